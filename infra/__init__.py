@@ -1,0 +1,1 @@
+"""What the platform stands on: embedded services, installation, charts, benchmarks."""

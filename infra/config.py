@@ -1,0 +1,166 @@
+"""One place for every path, port and address range of an installation.
+
+An installation is one state directory (``CYTOPLANE_HOME``). Several may live on one machine if
+their ``CYTOPLANE_NET`` and ports differ; everything that the installation puts into the kernel
+(interfaces, namespaces, pinned maps, nftables) carries its ``net`` number, so that it can be found
+and removed by it alone. No Django here: agent, builder, gateway and web all read this.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+V4 = ipaddress.IPv4Network
+V6 = ipaddress.IPv6Network
+
+
+def _default(name: str, file_values: dict, fallback):
+    """A setting's value: environment variable ``CYTOPLANE_<NAME>``, config file, fallback."""
+    env = os.environ.get(f"CYTOPLANE_{name.upper()}")
+    if env is not None:
+        return type(fallback)(env)
+    return type(fallback)(file_values.get(name, fallback))
+
+
+@dataclass(frozen=True)
+class Config:
+    """An installation's settings. Ports are TCP ports on the node; ranges are CIDR networks."""
+
+    home: Path
+    #: 0..15; selects address ranges and the names of kernel objects.
+    net: int = 0
+    #: The portal and REST API and git, on localhost.
+    portal_port: int = 8000
+    #: The north gateway's public HTTP port.
+    apps_port: int = 8080
+    #: The agents' own mutual-TLS listener.
+    agents_port: int = 8443
+    apps_domain: str = "localhost"
+    portal_host: str = "localhost"
+    cache: Path = Path("/var/cache/cytoplane")
+    #: Package index that build steps may use, through the build proxy only.
+    extra: dict = field(default_factory=dict, hash=False)
+
+    @property
+    def name(self) -> str:
+        """Prefix of everything this installation puts in the kernel, e.g. ``cy0``."""
+        return f"cy{self.net}"
+
+    # Paths. Each part owns its folder; modes are set by infra.install.
+    @property
+    def run(self) -> Path:
+        """Sockets and pid files."""
+        return self.home / "run"
+
+    @property
+    def secrets(self) -> Path:
+        """Root- or service-owned key files (master key, CA key)."""
+        return self.home / "secrets"
+
+    @property
+    def logs(self) -> Path:
+        """A log file for each supervised process."""
+        return self.home / "logs"
+
+    @property
+    def agent_dir(self) -> Path:
+        """Agent: certificate, last state, workload logs, secrets of what runs. Root only."""
+        return self.home / "agent"
+
+    @property
+    def builder_dir(self) -> Path:
+        """Builder: certificate, storage per tenant, workspaces. Root only."""
+        return self.home / "builder"
+
+    @property
+    def gateway_dir(self) -> Path:
+        """Envoy's file configuration (written by the agent) and admin socket."""
+        return self.home / "gateway"
+
+    @property
+    def resolver_dir(self) -> Path:
+        """The resolver's table (written by the agent)."""
+        return self.home / "resolver"
+
+    @property
+    def git_dir(self) -> Path:
+        """Bare repositories: ``<tenant id>/<project id>.git``."""
+        return self.home / "git"
+
+    @property
+    def bpffs(self) -> Path:
+        """Where programs and maps are pinned."""
+        return Path("/sys/fs/bpf") / f"cytoplane-{self.net}"
+
+    @property
+    def netns_dir(self) -> Path:
+        """Bind-mounted network namespaces that the agent made."""
+        return Path("/run/netns")
+
+    @property
+    def web_socket(self) -> Path:
+        """Unix socket of the agents' ASGI application (only the control Envoy opens it)."""
+        return self.run / "web" / "agents.sock"
+
+    @property
+    def postgres_socket_dir(self) -> Path:
+        return self.run / "postgres"
+
+    @property
+    def redis_socket(self) -> Path:
+        return self.run / "redis" / "redis.sock"
+
+    @property
+    def registry_socket(self) -> Path:
+        return self.run / "registry" / "registry.sock"
+
+    # Address ranges.
+    @cached_property
+    def workloads4(self) -> V4:
+        """Addresses of replicas, gateways, resolver."""
+        return V4(f"10.{64 + 2 * self.net}.0.0/16")
+
+    @cached_property
+    def services4(self) -> V4:
+        """Service addresses: never on a wire, only translated at the socket."""
+        return V4(f"10.{65 + 2 * self.net}.0.0/16")
+
+    @cached_property
+    def workloads6(self) -> V6:
+        return V6(f"fd63:7970:{self.net:x}:1::/64")
+
+    @cached_property
+    def services6(self) -> V6:
+        return V6(f"fd63:7970:{self.net:x}:2::/64")
+
+    @property
+    def portal_url(self) -> str:
+        return f"http://{self.portal_host}:{self.portal_port}"
+
+
+def load(home: str | os.PathLike | None = None) -> Config:
+    """Read ``$CYTOPLANE_HOME/config.toml`` (if there is one), overridden by the environment."""
+    path = Path(home or os.environ.get("CYTOPLANE_HOME", "/var/lib/cytoplane"))
+    values: dict = {}
+    file = path / "config.toml"
+    if file.exists():
+        values = tomllib.loads(file.read_text())
+    net = _default("net", values, 0)
+    if not 0 <= net <= 15:
+        raise ValueError(f"CYTOPLANE_NET must be 0 to 15, not {net}")
+    return Config(
+        home=path,
+        net=net,
+        portal_port=_default("portal_port", values, 8000),
+        apps_port=_default("apps_port", values, 8080),
+        agents_port=_default("agents_port", values, 8443),
+        apps_domain=_default("apps_domain", values, "localhost"),
+        portal_host=_default("portal_host", values, "localhost"),
+        cache=Path(_default("cache", values, "/var/cache/cytoplane")),
+        extra=values.get("extra", {}),
+    )
