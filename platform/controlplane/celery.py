@@ -1,0 +1,49 @@
+"""The task queue: JSON, ids only, at least once, enqueued on commit through one base task."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery, Task
+from django.db import transaction
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+
+
+class OnCommit(Task):
+    """The base of all tasks.
+
+    ``enqueue`` puts the task on the queue once the surrounding transaction is committed, so that a
+    worker never looks for a row that isn't there yet, and an aborted change enqueues nothing.
+    Arguments are ids (int or str): a secret can't reach the broker by way of an argument.
+    """
+
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+
+    def enqueue(self, *ids: int | str, countdown: float | None = None) -> None:
+        """Run this task after commit, ``countdown`` seconds later if given."""
+        for value in ids:
+            if not isinstance(value, int | str):
+                raise TypeError(f"tasks take ids only, not {type(value).__name__}")
+        transaction.on_commit(lambda: self.apply_async(ids, countdown=countdown))
+
+
+app = Celery("cytoplane", task_cls=OnCommit)
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.conf.update(
+    task_serializer="json",
+    accept_content=["json"],
+    task_ignore_result=True,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    task_soft_time_limit=60,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"visibility_timeout": 120, "socket_keepalive": True},
+    worker_hijack_root_logger=False,
+    beat_schedule_filename="",
+    timezone="UTC",
+)
+app.autodiscover_tasks()

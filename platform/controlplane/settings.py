@@ -1,0 +1,148 @@
+"""Django settings of the control plane. Every path and port comes from ``infra.config``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from infra import config as installation
+
+CONFIG = installation.load()
+BASE = Path(__file__).resolve().parents[2]
+
+
+def _secret_key() -> str:
+    """The signing key of sessions: a file that the installer made; tests give it by environment."""
+    given = os.environ.get("CYTOPLANE_SECRET_KEY")
+    if given:
+        return given
+    file = CONFIG.secrets / "django.key"
+    if file.exists():
+        return file.read_text().strip()
+    # Only commands that need no sessions (init_secrets, collectstatic) get this far.
+    return os.urandom(32).hex()
+
+
+SECRET_KEY = _secret_key()
+DEBUG = False
+TLS = os.environ.get("CYTOPLANE_PORTAL_TLS", "") == "1"
+ALLOWED_HOSTS = [CONFIG.portal_host, "localhost", "127.0.0.1", "[::1]"]
+_scheme = "https" if TLS else "http"
+CSRF_TRUSTED_ORIGINS = [
+    f"{_scheme}://{host}:{CONFIG.portal_port}" for host in (CONFIG.portal_host, "localhost", "127.0.0.1")
+]
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "controlplane",
+    "tenants",
+    "projects",
+    "delivery",
+    "telemetry",
+    "dataplane.planes",
+    "api",
+    "web",
+]
+
+MIDDLEWARE = [
+    "controlplane.middleware.RequestId",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "controlplane.middleware.SecurityHeaders",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "controlplane.middleware.Errors",
+]
+
+ROOT_URLCONF = "controlplane.urls"
+ASGI_APPLICATION = "controlplane.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "web.context.portal",
+            ]
+        },
+    }
+]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": os.environ.get("CYTOPLANE_DATABASE", "cytoplane"),
+        "USER": os.environ.get("CYTOPLANE_DATABASE_USER", "cytoplane"),
+        "HOST": os.environ.get("CYTOPLANE_DATABASE_HOST", str(CONFIG.postgres_socket_dir)),
+        "PORT": os.environ.get("CYTOPLANE_DATABASE_PORT", ""),
+        "CONN_HEALTH_CHECKS": True,
+        # One pool a process: streams and long polls give their connection back between reads.
+        "OPTIONS": {"pool": {"min_size": 1, "max_size": 12, "timeout": 10}},
+    }
+}
+
+REDIS_URL = os.environ.get("CYTOPLANE_REDIS", f"unix://{CONFIG.redis_socket}")
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+
+AUTH_USER_MODEL = "tenants.User"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+]
+LOGIN_URL = "/sign-in"
+LOGIN_REDIRECT_URL = "/"
+
+# The applications domain must not get the portal's cookies: they are host-only, and a __Host-
+# cookie (TLS) can't be set by any sibling domain either.
+SESSION_COOKIE_NAME = "__Host-session" if TLS else "cytoplane-session"
+SESSION_COOKIE_SECURE = TLS
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 7 * 24 * 3600
+CSRF_USE_SESSIONS = True
+CSRF_FAILURE_VIEW = "controlplane.middleware.csrf_failure"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+
+STATIC_URL = "/static/"
+STATIC_ROOT = CONFIG.home / "static"
+STATICFILES_DIRS = [path for path in [BASE / "web" / "static" / "build"] if path.exists()]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://") if REDIS_URL.startswith("unix") else REDIS_URL
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"redact": {"()": "controlplane.logs.Redact"}},
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["redact"]}
+    },
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {"httpx": {"level": "WARNING"}, "django.request": {"level": "ERROR"}},
+}

@@ -1,0 +1,1 @@
+"""Organisations: members and roles, tokens, plans, audit, encryption keys."""
