@@ -1,0 +1,1 @@
+"""What tenants build: projects, components, environments, cells and their configuration."""
