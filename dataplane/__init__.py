@@ -1,0 +1,1 @@
+"""Where cells run, and what enforces them there."""

@@ -1,0 +1,1 @@
+"""Registry of data planes: enrolment, allocated numbers, desired state."""

@@ -1,0 +1,104 @@
+"""Data planes, their nodes, certificates and the desired state that they pull."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Plane(models.Model):
+    """Where cells run."""
+
+    class Engine(models.TextChoices):
+        MACHINE = "machine"
+        KUBERNETES = "kubernetes"
+
+    name = models.CharField(max_length=40, unique=True)
+    engine = models.CharField(max_length=16, choices=Engine.choices)
+    #: None: shared by all tenants. Else private to its owner.
+    owner = models.ForeignKey(
+        "tenants.Tenant", null=True, blank=True, on_delete=models.PROTECT, related_name="planes"
+    )
+    #: Number of the newest snapshot.
+    generation = models.BigIntegerField(default=0)
+    #: Sealed with the master key; only for Kubernetes planes that workers drive directly.
+    kubeconfig = models.BinaryField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Node(models.Model):
+    """An enrolled agent or builder. What it reports is untrusted input."""
+
+    class Kind(models.TextChoices):
+        AGENT = "agent"
+        BUILDER = "builder"
+
+    #: None for builders: they belong to no plane.
+    plane = models.ForeignKey(Plane, null=True, on_delete=models.CASCADE, related_name="nodes")
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    name = models.CharField(max_length=80)
+    facts = models.JSONField(default=dict)
+    health = models.JSONField(default=dict)
+    last_seen_at = models.DateTimeField(null=True)
+    #: Generation that the node says it has applied.
+    acknowledged = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["plane", "kind", "name"], name="node_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class EnrolmentToken(models.Model):
+    """One-time permission to enrol; stored as a digest."""
+
+    digest = models.CharField(max_length=64, unique=True)
+    kind = models.CharField(max_length=16, choices=Node.Kind.choices)
+    plane = models.ForeignKey(Plane, null=True, on_delete=models.CASCADE)
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True)
+
+
+class Certificate(models.Model):
+    """A client certificate that was issued to a node."""
+
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="certificates")
+    #: SHA-256 of the DER form, hex, as Envoy forwards it.
+    fingerprint = models.CharField(max_length=64, unique=True)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True)
+
+
+class Snapshot(models.Model):
+    """Desired state of a plane. Secrets are references in it, filled in when it is sent."""
+
+    plane = models.ForeignKey(Plane, on_delete=models.CASCADE, related_name="snapshots")
+    generation = models.BigIntegerField()
+    document = models.JSONField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["plane", "generation"], name="snapshot_number")]
+
+
+class Sequence(models.Model):
+    """The next number of a kind. Numbers are never reused."""
+
+    kind = models.CharField(max_length=40, primary_key=True)
+    next = models.BigIntegerField()
+
+
+class ReplicaAddress(models.Model):
+    """An address index of a plane in use by a replica or resting after one."""
+
+    plane = models.ForeignKey(Plane, on_delete=models.CASCADE)
+    index = models.IntegerField()
+    #: Set when its replica ended; may be given again ten minutes later.
+    freed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["plane", "index"], name="replica_address")]

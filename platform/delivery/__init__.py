@@ -1,0 +1,1 @@
+"""From a push to what serves: releases, deployments, builds, replicas."""

@@ -1,0 +1,190 @@
+"""Releases and how they come to serve."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+
+class Release(models.Model):
+    """Code and configuration together; immutable. Rolling back makes a new one that equals an old one.
+
+    ``specification`` is the parsed cytoplane.yaml, ``images`` component → image reference by digest,
+    ``configuration`` the sealed variables (JSON: component or "" → name → value).
+    """
+
+    cell = models.ForeignKey("projects.Cell", on_delete=models.CASCADE, related_name="releases")
+    number = models.PositiveIntegerField()
+    commit = models.CharField(max_length=64)
+    summary = models.CharField(max_length=200, blank=True)
+    specification = models.JSONField()
+    images = models.JSONField()
+    configuration = models.BinaryField()
+    config_version = models.PositiveIntegerField()
+    variable_names = models.JSONField(default=list)
+    created_by = models.CharField(max_length=254)
+    created_at = models.DateTimeField(auto_now_add=True)
+    rolled_back_from = models.ForeignKey("self", null=True, on_delete=models.SET_NULL)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["cell", "number"], name="release_number")]
+
+    def __str__(self) -> str:
+        return f"v{self.number}"
+
+
+class Deployment(models.Model):
+    """A release on its way into a cell. The row is the workflow: tasks advance it by compare-and-set."""
+
+    class Kind(models.TextChoices):
+        PUSH = "push"
+        ROLLBACK = "rollback"
+        CONFIG = "config"
+        SCALE = "scale"
+
+    class State(models.TextChoices):
+        QUEUED = "queued"
+        BUILDING = "building"
+        STARTING = "starting"
+        SWITCHING = "switching"
+        DRAINING = "draining"
+        LIVE = "live"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+        SUPERSEDED = "superseded"
+
+    ENDED = (State.LIVE, State.FAILED, State.CANCELLED, State.SUPERSEDED)
+
+    cell = models.ForeignKey("projects.Cell", on_delete=models.CASCADE, related_name="deployments")
+    release = models.ForeignKey(Release, null=True, on_delete=models.SET_NULL, related_name="deployments")
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
+    commit = models.CharField(max_length=64, blank=True)
+    summary = models.CharField(max_length=200, blank=True)
+    created_by = models.CharField(max_length=254)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    state_since = models.DateTimeField(auto_now_add=True)
+    #: A task is at work until then; the reaper takes over afterwards.
+    lease_until = models.DateTimeField(null=True)
+    cancel_requested = models.BooleanField(default=False)
+    #: Generation that must be acknowledged before the state can be left.
+    awaited_generation = models.BigIntegerField(null=True)
+    error_code = models.CharField(max_length=40, blank=True)
+    error = models.JSONField(default=dict)
+    still_serving = models.CharField(max_length=80, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            # One deployment at a time in a cell, and one that waits.
+            models.UniqueConstraint(
+                fields=["cell"],
+                condition=Q(state__in=["building", "starting", "switching", "draining"]),
+                name="one_running_deployment",
+            ),
+            models.UniqueConstraint(fields=["cell"], condition=Q(state="queued"), name="one_queued_deployment"),
+        ]
+
+
+class DeploymentStep(models.Model):
+    """A step with its duration, as the portal shows it."""
+
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="steps")
+    name = models.CharField(max_length=40)
+    started_at = models.DateTimeField(auto_now_add=True)
+    ended_at = models.DateTimeField(null=True)
+    ok = models.BooleanField(null=True)
+
+    class Meta:
+        ordering = ["id"]
+
+
+class LogChunk(models.Model):
+    """A part of a deployment's log, in order; the live stream is Redis, this is what stays."""
+
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="log")
+    at = models.DateTimeField(auto_now_add=True)
+    text = models.TextField()
+
+    class Meta:
+        ordering = ["id"]
+
+
+class Push(models.Model):
+    """A push of a branch. Exactly one side moves the branch: whoever claims the row."""
+
+    class Mover(models.TextChoices):
+        NOBODY = "nobody"
+        CLIENT = "client"
+        WORKER = "worker"
+
+    deployment = models.OneToOneField(Deployment, on_delete=models.CASCADE, related_name="push")
+    branch = models.CharField(max_length=120)
+    old_commit = models.CharField(max_length=64)
+    new_commit = models.CharField(max_length=64)
+    #: The hook's last sign of life: it has the client's attention.
+    attached_at = models.DateTimeField(null=True)
+    moved_by = models.CharField(max_length=16, choices=Mover.choices, default=Mover.NOBODY)
+
+
+class Build(models.Model):
+    """Source on its way to images, claimed by a builder."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting"
+        CLAIMED = "claimed"
+        DONE = "done"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    deployment = models.OneToOneField(Deployment, on_delete=models.CASCADE, related_name="build")
+    state = models.CharField(max_length=16, choices=State.choices, default=State.WAITING)
+    #: File name below the archive folder, made by the platform.
+    archive = models.CharField(max_length=80)
+    node = models.ForeignKey("planes.Node", null=True, on_delete=models.SET_NULL, related_name="builds")
+    attempt = models.PositiveSmallIntegerField(default=0)
+    heartbeat_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    ended_at = models.DateTimeField(null=True)
+    result = models.JSONField(default=dict)
+
+
+class Replica(models.Model):
+    """One running copy of a component. ``wanted`` is ours, ``phase`` is what the node reports."""
+
+    class Wanted(models.TextChoices):
+        RUN = "run"
+        SERVE = "serve"
+        DRAIN = "drain"
+        STOP = "stop"
+
+    class Phase(models.TextChoices):
+        PENDING = "pending"
+        STARTING = "starting"
+        HEALTHY = "healthy"
+        UNHEALTHY = "unhealthy"
+        FAILED = "failed"
+        STOPPED = "stopped"
+
+    workload = models.ForeignKey("projects.Workload", on_delete=models.CASCADE, related_name="replicas")
+    release = models.ForeignKey(Release, on_delete=models.CASCADE, related_name="replicas")
+    plane = models.ForeignKey("planes.Plane", on_delete=models.PROTECT, related_name="replicas")
+    number = models.PositiveSmallIntegerField()
+    address_index = models.IntegerField()
+    wanted = models.CharField(max_length=16, choices=Wanted.choices, default=Wanted.RUN)
+    wanted_since = models.DateTimeField(auto_now_add=True)
+    phase = models.CharField(max_length=16, choices=Phase.choices, default=Phase.PENDING)
+    phase_since = models.DateTimeField(auto_now_add=True)
+    restarts = models.PositiveIntegerField(default=0)
+    #: exit code, last lines, probe, reason; as reported.
+    detail = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["workload_id", "number"]
+        constraints = [
+            models.UniqueConstraint(fields=["plane", "address_index"], name="replica_address_used_once")
+        ]

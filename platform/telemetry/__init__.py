@@ -1,0 +1,1 @@
+"""What the data planes saw: flows, denials, logs."""
