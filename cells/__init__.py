@@ -1,0 +1,1 @@
+"""What a cell is: its specification, its boundary, its provisioning."""

@@ -1,0 +1,220 @@
+"""Topology in, tables out.
+
+Entries always come in pairs: what one identity may send, the other may receive. A peer that isn't
+named has no entry, and no entry means no.
+"""
+
+from __future__ import annotations
+
+from cells.boundary.edges import decide, floor_reason
+from cells.boundary.model import (
+    ALLOW,
+    DENY,
+    EGRESS,
+    ICMP,
+    ICMPV6,
+    IDENTITY_BUILD,
+    IDENTITY_INDEX,
+    IDENTITY_NODE,
+    IDENTITY_NORTH,
+    IDENTITY_RESOLVER,
+    IDENTITY_WORLD,
+    INGRESS,
+    PROTOCOLS,
+    RULE_BUILD,
+    RULE_NORTH,
+    RULE_RESOLVER,
+    TCP,
+    UDP,
+    Backend,
+    Boundary,
+    Cell,
+    Cluster,
+    Connection,
+    Endpoint,
+    IdentityPolicy,
+    Listener,
+    Route,
+    Service,
+    Topology,
+    Workload,
+)
+
+__all__ = ["ICMP", "ICMPV6", "compile_topology"]
+
+
+def compile_topology(topology: Topology) -> Boundary:
+    """Compile all cells of a plane. Linear in cells, quadratic only inside a cell."""
+    boundary = Boundary(floor=topology.floor)
+    _platform(topology, boundary)
+    everyone = topology.by_identity()
+    for cell in topology.cells:
+        boundary.identities[cell.gateway_identity] = IdentityPolicy(cell.number)
+        boundary.addresses[cell.gateway4] = (cell.gateway_identity, "gateway")
+        boundary.addresses[cell.gateway6] = (cell.gateway_identity, "gateway")
+        for workload in cell.workloads:
+            boundary.identities[workload.identity] = IdentityPolicy(cell.number)
+    for cell in topology.cells:
+        for workload in cell.workloads:
+            _workload(topology, boundary, cell, workload)
+            _inside(boundary, cell, workload)
+            for connection in workload.connections:
+                if connection.external is not None:
+                    _external(topology, boundary, workload, connection)
+                    continue
+                found = everyone.get(connection.provider)
+                if found is not None and found[0].number != cell.number:
+                    for endpoint in found[1].endpoints:
+                        if endpoint.name == connection.endpoint:
+                            _edge(boundary, cell, workload, *found, endpoint)
+    return boundary
+
+
+def _platform(topology: Topology, boundary: Boundary) -> None:
+    """The platform's own parts: north gateway, resolver, builds and their index."""
+    for identity in (IDENTITY_NORTH, IDENTITY_RESOLVER, IDENTITY_BUILD, IDENTITY_INDEX):
+        boundary.identities[identity] = IdentityPolicy(0)
+    for address, identity, part in (
+        (topology.north4, IDENTITY_NORTH, "gateway"),
+        (topology.north6, IDENTITY_NORTH, "gateway"),
+        (topology.resolver4, IDENTITY_RESOLVER, "resolver"),
+        (topology.resolver6, IDENTITY_RESOLVER, "resolver"),
+        (topology.index4, IDENTITY_INDEX, "index"),
+        (topology.index6, IDENTITY_INDEX, "index"),
+    ):
+        if address:
+            boundary.addresses[address] = (identity, part)
+    for remote in (IDENTITY_WORLD, IDENTITY_NODE):
+        _put(boundary, IDENTITY_NORTH, remote, topology.north_port, TCP, INGRESS, RULE_NORTH)
+    for protocol in (UDP, TCP):
+        # Anybody's workload may ask, nobody from outside the platform: deny beats allow.
+        _put(boundary, IDENTITY_RESOLVER, 0, 53, protocol, INGRESS, RULE_RESOLVER)
+        for remote in (IDENTITY_WORLD, IDENTITY_NODE, IDENTITY_BUILD):
+            entry = (remote, 53, protocol, INGRESS, DENY, RULE_RESOLVER)
+            boundary.identities[IDENTITY_RESOLVER].policy.append(entry)
+    _pair(boundary, IDENTITY_BUILD, IDENTITY_INDEX, topology.index_port, TCP, RULE_BUILD)
+
+
+def _workload(topology: Topology, boundary: Boundary, cell: Cell, workload: Workload) -> None:
+    """What every workload has: addresses, resolver, its services, public routes."""
+    for replica in workload.replicas:
+        boundary.addresses[replica.v4] = (workload.identity, replica.id)
+        boundary.addresses[replica.v6] = (workload.identity, replica.id)
+    for protocol in (UDP, TCP):
+        _put(boundary, workload.identity, IDENTITY_RESOLVER, 53, protocol, EGRESS, RULE_RESOLVER)
+    _name(boundary, workload.identity, cell, workload)
+    for endpoint in workload.endpoints:
+        backends4, backends6 = _backends(workload, endpoint)
+        for address, backends in ((workload.service4, backends4), (workload.service6, backends6)):
+            boundary.services.append(Service(0, address, endpoint.port, endpoint.number, backends))
+        if endpoint.visibility == "public" and endpoint.hosts:
+            _pair(boundary, IDENTITY_NORTH, workload.identity, endpoint.port, endpoint.number, endpoint.rule)
+            cluster = f"north-{endpoint.rule}"
+            boundary.clusters.append(
+                Cluster(cluster, endpoint.protocol, backends4, topology.north4, topology.north6)
+            )
+            boundary.routes.extend(Route(host, cluster) for host in endpoint.hosts)
+
+
+def _inside(boundary: Boundary, cell: Cell, provider: Workload) -> None:
+    """Edges between the workloads of one cell, to themselves included."""
+    for endpoint in provider.endpoints:
+        for consumer in cell.workloads:
+            _edge(boundary, cell, consumer, cell, provider, endpoint)
+
+
+def _edge(
+    boundary: Boundary,
+    consumer_cell: Cell,
+    consumer: Workload,
+    provider_cell: Cell,
+    provider: Workload,
+    endpoint: Endpoint,
+) -> None:
+    """Tables of one edge, if it is allowed."""
+    edge = decide(consumer_cell, consumer, provider_cell, provider, endpoint)
+    if not edge.allowed:
+        return
+    _name(boundary, consumer.identity, provider_cell, provider, short=consumer_cell is provider_cell)
+    if edge.connection is None:
+        _pair(boundary, consumer.identity, provider.identity, endpoint.port, endpoint.number, edge.rule)
+        return
+    # The listener is on the provider's cell gateway, whose identity reaches this cell alone.
+    gateway, port = provider_cell.gateway_identity, edge.connection.listener_port
+    _pair(boundary, consumer.identity, gateway, port, TCP, edge.rule)
+    _pair(boundary, gateway, provider.identity, endpoint.port, endpoint.number, endpoint.rule)
+    cluster = f"cell-{endpoint.rule}"
+    if all(known.name != cluster for known in reversed(boundary.clusters)):
+        backends4, _ = _backends(provider, endpoint)
+        boundary.clusters.append(
+            Cluster(cluster, endpoint.protocol, backends4, provider_cell.gateway4, provider_cell.gateway6)
+        )
+    caller = f"{consumer_cell.tenant_name}/{consumer_cell.project}/{consumer.name}"
+    boundary.listeners.append(
+        Listener(
+            f"connection-{edge.rule}", provider_cell.gateway4, provider_cell.gateway6, port, cluster, caller
+        )
+    )
+    for address, target in (
+        (provider.service4, provider_cell.gateway4),
+        (provider.service6, provider_cell.gateway6),
+    ):
+        boundary.services.append(
+            Service(consumer.identity, address, endpoint.port, TCP, (("gateway", target, port),))
+        )
+
+
+def _external(topology: Topology, boundary: Boundary, consumer: Workload, connection: Connection) -> None:
+    """Egress to networks outside, and the door to public hosts of the platform."""
+    external = connection.external
+    assert external is not None  # noqa: S101  the caller looked
+    if external.cidr:
+        if not floor_reason(topology.floor, external.cidr):
+            boundary.identities[consumer.identity].external.append(
+                (external.cidr, external.port, PROTOCOLS[external.protocol], ALLOW, connection.rule)
+            )
+        return
+    _pair(boundary, consumer.identity, IDENTITY_NORTH, topology.north_port, TCP, connection.rule)
+    names = boundary.names.setdefault(consumer.identity, {})
+    names[external.host] = (topology.door4, topology.door6)
+    for address, target in ((topology.door4, topology.north4), (topology.door6, topology.north6)):
+        for port in topology.public_ports:
+            backends = (("gateway", target, topology.north_port),)
+            service = Service(consumer.identity, address, port, TCP, backends)
+            if service not in boundary.services[-4 * len(consumer.connections) :]:
+                boundary.services.append(service)
+
+
+def _backends(workload: Workload, endpoint: Endpoint) -> tuple[tuple[Backend, ...], tuple[Backend, ...]]:
+    """Serving replicas, by family."""
+    serving = [replica for replica in workload.replicas if replica.serving]
+    return (
+        tuple((replica.id, replica.v4, endpoint.port) for replica in serving),
+        tuple((replica.id, replica.v6, endpoint.port) for replica in serving),
+    )
+
+
+def _name(boundary: Boundary, asker: int, cell: Cell, workload: Workload, short: bool = True) -> None:
+    """Let ``asker`` resolve the workload: by its component's name inside the cell, with project always."""
+    if not workload.endpoints:
+        return
+    addresses = (workload.service4, workload.service6)
+    names = boundary.names.setdefault(asker, {})
+    if short:
+        names[workload.name] = addresses
+    names[f"{workload.name}.{cell.project}"] = addresses
+
+
+def _pair(boundary: Boundary, consumer: int, provider: int, port: int, protocol: int, rule: int) -> None:
+    """One allowed edge: egress of the consumer and ingress of the provider."""
+    _put(boundary, consumer, provider, port, protocol, EGRESS, rule)
+    _put(boundary, provider, consumer, port, protocol, INGRESS, rule)
+
+
+def _put(
+    boundary: Boundary, local: int, remote: int, port: int, protocol: int, direction: int, rule: int
+) -> None:
+    entries = boundary.identities[local].policy
+    entry = (remote, port, protocol, direction, ALLOW, rule)
+    if not entries or entries[-1] != entry:
+        entries.append(entry)

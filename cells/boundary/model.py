@@ -1,0 +1,222 @@
+"""Input and output of the boundary compiler.
+
+Numbers (identities, rules, listener ports, addresses) are allocated elsewhere and are only used
+here. Addresses are text; protocols are IP protocol numbers; ports are integers, 0 means any.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
+EGRESS, INGRESS = 0, 1
+ALLOW, DENY = 1, 2
+
+IDENTITY_NODE, IDENTITY_WORLD, IDENTITY_NORTH, IDENTITY_RESOLVER = 1, 2, 3, 4
+IDENTITY_BUILD, IDENTITY_INDEX = 5, 6
+
+#: Rules of the platform itself, below every allocated number.
+RULE_RESOLVER, RULE_NORTH, RULE_BUILD, RULE_SELF, RULE_FLOOR = 1, 2, 3, 4, 5
+
+PROTOCOLS = {"http": TCP, "grpc": TCP, "tcp": TCP, "udp": UDP}
+GATEWAY_PROTOCOLS = frozenset({"http", "grpc"})
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A declared port of a component.
+
+    ``visibility`` is ``cell``, ``tenant`` or ``public``; ``callers`` asks for callers' names, which
+    makes the gateway the only way in for HTTP.
+    """
+
+    rule: int
+    name: str
+    port: int
+    protocol: str
+    visibility: str = "cell"
+    hosts: tuple[str, ...] = ()
+    callers: bool = False
+
+    @property
+    def number(self) -> int:
+        """IP protocol number."""
+        return PROTOCOLS[self.protocol]
+
+
+@dataclass(frozen=True)
+class External:
+    """A declared destination outside: a network (``cidr``) or the public host of the platform (``host``)."""
+
+    port: int
+    protocol: str
+    cidr: str = ""
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A declared edge to an endpoint (``provider`` identity and endpoint name) or to ``external``."""
+
+    rule: int
+    name: str
+    provider: int = 0
+    endpoint: str = ""
+    external: External | None = None
+    listener_port: int = 0
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A running copy. ``serving`` ones get new connections; every one has its identity's rights."""
+
+    id: str
+    v4: str
+    v6: str
+    serving: bool
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A component in a cell, known to the kernel by ``identity``."""
+
+    identity: int
+    name: str
+    service4: str
+    service6: str
+    endpoints: tuple[Endpoint, ...] = ()
+    connections: tuple[Connection, ...] = ()
+    replicas: tuple[Replica, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A project in an environment."""
+
+    number: int
+    tenant: int
+    tenant_name: str
+    project: str
+    environment: str
+    rule: int
+    gateway_identity: int
+    gateway4: str
+    gateway6: str
+    strict: bool = False
+    workloads: tuple[Workload, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.tenant_name}/{self.project}/{self.environment}"
+
+
+@dataclass(frozen=True)
+class Topology:
+    """All cells of a plane and the platform's own addresses there."""
+
+    cells: tuple[Cell, ...]
+    north4: str = ""
+    north6: str = ""
+    north_port: int = 8080
+    #: Ports under which people reach public hosts from outside (for the door to other tenants).
+    public_ports: tuple[int, ...] = (80,)
+    door4: str = ""
+    door6: str = ""
+    resolver4: str = ""
+    resolver6: str = ""
+    index4: str = ""
+    index6: str = ""
+    index_port: int = 3141
+    #: (network, reason) that no declaration opens.
+    floor: tuple[tuple[str, str], ...] = ()
+
+    def by_identity(self) -> dict[int, tuple[Cell, Workload]]:
+        """Every workload with its cell."""
+        return {w.identity: (cell, w) for cell in self.cells for w in cell.workloads}
+
+
+#: (remote identity, port, protocol, direction, verdict, rule)
+PolicyEntry = tuple[int, int, int, int, int, int]
+#: (network, port, protocol, verdict, rule)
+ExternalEntry = tuple[str, int, int, int, int]
+#: (replica id or "gateway", address, port)
+Backend = tuple[str, str, int]
+
+
+@dataclass
+class IdentityPolicy:
+    """Everything that one identity may do."""
+
+    cell: int
+    policy: list[PolicyEntry] = field(default_factory=list)
+    external: list[ExternalEntry] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service address and port as one consumer (0: anyone) sees it."""
+
+    consumer: int
+    address: str
+    port: int
+    protocol: int
+    backends: tuple[Backend, ...]
+
+
+@dataclass(frozen=True)
+class Route:
+    """A public host name and the cluster behind it."""
+
+    host: str
+    cluster: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Backends of an endpoint as the gateway dials them, from ``source4``/``source6``."""
+
+    name: str
+    protocol: str
+    backends: tuple[Backend, ...]
+    source4: str
+    source6: str
+
+
+@dataclass(frozen=True)
+class Listener:
+    """The gateway's door for one connection; only its consumer's identity can reach it."""
+
+    name: str
+    address4: str
+    address6: str
+    port: int
+    cluster: str
+    caller: str
+
+
+@dataclass
+class Boundary:
+    """The compiler's result for a plane."""
+
+    identities: dict[int, IdentityPolicy] = field(default_factory=dict)
+    #: platform address → (identity, replica id or the platform part's name)
+    addresses: dict[str, tuple[int, str]] = field(default_factory=dict)
+    services: list[Service] = field(default_factory=list)
+    #: identity → name → addresses
+    names: dict[int, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    routes: list[Route] = field(default_factory=list)
+    clusters: list[Cluster] = field(default_factory=list)
+    listeners: list[Listener] = field(default_factory=list)
+    floor: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A verdict for people. ``fix`` is what to declare (YAML) where something can be declared."""
+
+    allowed: bool
+    reason: str
+    rule: int
+    sentence: str
+    fix: str = ""
+    via_gateway: bool = False
