@@ -1,0 +1,1 @@
+"""The developer portal and the admin console: views, templates, styles, TypeScript islands."""
