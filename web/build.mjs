@@ -6,6 +6,7 @@
 // which the template tag `icon` writes into the page: no request, no flash, no inline style.
 import { context, build } from "esbuild";
 import { mkdir, readFile, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { gzipSync } from "node:zlib";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -48,6 +49,9 @@ const manifest = {
       for (const [path, output] of Object.entries(result.metafile.outputs)) {
         const file = basename(path);
         kept.add(file);
+        // The server sends the compressed file where a browser takes it.
+        await writeFile(join(out, `${file}.gz`), gzipSync(await readFile(join(out, file)), { level: 9 }));
+        kept.add(`${file}.gz`);
         if (!output.entryPoint) continue;
         names[basename(output.entryPoint).replace(/\.ts$/, ".js")] = file;
       }
@@ -65,7 +69,6 @@ const options = {
     "assets/ts/cell.ts",
     "assets/ts/log.ts",
     "assets/ts/configuration.ts",
-    "assets/ts/why.ts",
   ],
   outdir: out,
   entryNames: "[name]-[hash]",
