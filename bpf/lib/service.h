@@ -1,0 +1,147 @@
+/* Service addresses at the socket. */
+#pragma once
+
+#define STEER_NONE 0
+#define STEER_MOVED 1
+#define STEER_REFUSED 2
+
+#define EPERM_ 1
+#define ECONNREFUSED_ 111
+
+static inline struct caller *caller_of(struct bpf_sock_addr *ctx)
+{
+	__u64 cookie = bpf_get_netns_cookie(ctx);
+	return map_lookup(callers, &cookie);
+}
+
+/* Remember a translation in the socket itself: an LRU could forget it while the socket lives. */
+static inline void note(struct bpf_sock_addr *ctx, const struct address *service, __u16 service_port,
+			const struct address *backend, __u16 backend_port)
+{
+	if (!ctx->sk)
+		return;
+	struct translations *t = storage_get(translated, ctx->sk, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!t) {
+		count(COUNT_STORAGE_FAILED);
+		return;
+	}
+	int i;
+#pragma unroll
+	for (i = 0; i < TRANSLATIONS; i++) {
+		struct translation *s = &t->slot[i];
+		if (s->used && same(&s->backend, backend) && s->backend_port == backend_port) {
+			s->service = *service;
+			s->service_port = service_port;
+			return;
+		}
+	}
+	struct translation *s = &t->slot[t->next & (TRANSLATIONS - 1)];
+	s->service = *service;
+	s->backend = *backend;
+	s->service_port = service_port;
+	s->backend_port = backend_port;
+	s->used = 1;
+	t->next++;
+}
+
+static inline int find_service(struct bpf_sock_addr *ctx, const struct address *from, __u16 *port,
+			       struct address *service)
+{
+	if (!ctx->sk)
+		return 0;
+	struct translations *t = storage_get(translated, ctx->sk, 0);
+	if (!t)
+		return 0;
+	int i;
+#pragma unroll
+	for (i = 0; i < TRANSLATIONS; i++) {
+		struct translation *s = &t->slot[i];
+		if (s->used && s->backend_port == *port && same(&s->backend, from)) {
+			*service = s->service;
+			*port = s->service_port;
+			return 1;
+		}
+	}
+	return 0;
+}
+
+static inline int refuse_call(struct caller *me, __u32 remote, const struct address *to, __u16 port, __u8 protocol,
+			      struct verdict *v)
+{
+	record(me->identity, remote, to, port, protocol, DIRECTION_EGRESS, v, 0);
+	/* TCP clients understand a refusal; for datagrams there is no such answer but EPERM. */
+	bpf_set_retval(protocol == IPPROTO_TCP ? -ECONNREFUSED_ : -EPERM_);
+	return STEER_REFUSED;
+}
+
+/* Where a call goes: translated in place, left alone, or refused. */
+static inline int steer(struct bpf_sock_addr *ctx, struct caller *me, struct address *to, __u16 *port)
+{
+	__u32 zero = 0, moved = 0;
+	__u8 protocol = ctx->protocol;
+	struct verdict v = {};
+	struct config *c = map_lookup(config, &zero);
+	if (!c) {
+		count(COUNT_CONFIG_MISSING);
+		return STEER_NONE;	/* tc drops it */
+	}
+	if (is_loopback(to))
+		return STEER_NONE;	/* its own namespace */
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+		return STEER_NONE;
+	int range = range_of(c, to);
+	if (range == RANGE_SERVICES) {
+		struct address asked = *to;
+		__u16 asked_port = *port;
+		struct service_key k = {};
+		k.consumer = me->identity;
+		k.address = asked;
+		k.port = asked_port;
+		k.protocol = protocol;
+		struct service *s = map_lookup(services, &k);
+		if (!s) {
+			k.consumer = 0;
+			s = map_lookup(services, &k);
+		}
+		if (!s || !s->count) {
+			v.reason = s ? REASON_NO_BACKEND : REASON_NO_SERVICE;
+			return refuse_call(me, 0, &asked, asked_port, protocol, &v);
+		}
+		struct backend_key b = {};
+		b.service = s->id;
+		b.slot = bpf_get_prandom_u32() % s->count;
+		struct backend *chosen = map_lookup(backends, &b);
+		if (!chosen) {
+			count(COUNT_BACKEND_MISSING);
+			v.reason = REASON_NO_BACKEND;
+			return refuse_call(me, 0, &asked, asked_port, protocol, &v);
+		}
+		*to = chosen->address;
+		*port = chosen->port;
+		note(ctx, &asked, asked_port, to, *port);
+		moved = 1;
+		range = RANGE_WORKLOADS;
+	}
+	/* Refuse now what tc would drop. */
+	struct identity *i = map_lookup(identities, &me->identity);
+	if (!i)
+		return moved ? STEER_MOVED : STEER_NONE;
+	__u32 remote = IDENTITY_WORLD;
+	if (range == RANGE_WORKLOADS) {
+		struct owner *o = map_lookup(ipcache, to);
+		remote = o ? o->identity : 0;
+		if (!o)
+			v.reason = REASON_UNKNOWN_DESTINATION;
+		else
+			judge_identity(me->identity, i->epoch, remote, *port, protocol, DIRECTION_EGRESS, &v);
+	} else if (is_multicast(to)) {
+		v.reason = REASON_MULTICAST;
+	} else {
+		judge_external(me->identity, i->epoch, to, *port, protocol, &v);
+		if (v.reason == REASON_NODE)
+			remote = IDENTITY_NODE;
+	}
+	if (v.reason)
+		return refuse_call(me, remote, to, *port, protocol, &v);
+	return moved ? STEER_MOVED : STEER_NONE;
+}

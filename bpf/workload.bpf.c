@@ -1,0 +1,301 @@
+/* tc programs on the host side of each workload's veth: the authority on what passes.
+ *
+ * A packet between two workloads passes both: from_workload of the sender judges its egress,
+ * to_workload of the receiver judges its ingress. Each keeps its own memory of the flow. */
+#include <uapi/linux/bpf.h>
+#include <uapi/linux/if_ether.h>
+#include <uapi/linux/if_packet.h>
+#include <uapi/linux/in.h>
+#include <uapi/linux/in6.h>
+#include <uapi/linux/ip.h>
+#include <uapi/linux/ipv6.h>
+#include <uapi/linux/pkt_cls.h>
+#include "lib/types.h"
+#include "lib/reasons.h"
+#include "lib/maps.h"
+#include "lib/address.h"
+#include "lib/packet.h"
+#include "lib/policy.h"
+#include "lib/flows.h"
+#include "lib/conntrack.h"
+
+/* One packet as one side of a veth sees it. */
+struct view {
+	struct flow_id id;
+	struct identity local;
+	__u32 local_identity, remote_identity;
+	__u32 outside;			/* the remote address isn't the platform's */
+	__u32 direction;
+};
+
+static inline __u16 service_port(const struct view *w, __u32 initiator)
+{
+	return initiator == DIRECTION_EGRESS ? w->id.remote_port : w->id.local_port;
+}
+
+static inline void judge(const struct view *w, __u32 initiator, struct verdict *v)
+{
+	__u16 port = service_port(w, initiator);
+	if (w->id.protocol == IPPROTO_ICMP || w->id.protocol == IPPROTO_ICMPV6)
+		port = 0;
+	if (w->outside && initiator == DIRECTION_EGRESS)
+		judge_external(w->local_identity, w->local.epoch, &w->id.remote, port, w->id.protocol, v);
+	else
+		judge_identity(w->local_identity, w->local.epoch, w->remote_identity, port, w->id.protocol,
+			       initiator, v);
+}
+
+static inline void account(const struct view *w, __u32 initiator, const struct verdict *v, __u32 bytes)
+{
+	__u32 source = initiator == DIRECTION_EGRESS ? w->local_identity : w->remote_identity;
+	__u32 destination = initiator == DIRECTION_EGRESS ? w->remote_identity : w->local_identity;
+	record(source, destination, &w->id.remote, service_port(w, initiator), w->id.protocol, initiator, v, bytes);
+}
+
+/* A first fragment's verdict goes for the rest. */
+static inline int remember_fragment(const struct packet *p, __u32 ifindex)
+{
+	struct fragment_key k = {};
+	struct fragment f = {};
+	k.source = p->source;
+	k.destination = p->destination;
+	k.ifindex = ifindex;
+	k.id = p->fragment_id;
+	k.protocol = p->protocol;
+	f.at = bpf_ktime_get_ns();
+	f.ok = 1;
+	if (map_update(fragments, &k, &f) < 0)
+		count(COUNT_FRAGMENTS_FULL);
+	return TC_ACT_OK;
+}
+
+static inline int fragment_passes(const struct packet *p, __u32 ifindex)
+{
+	struct fragment_key k = {};
+	k.source = p->source;
+	k.destination = p->destination;
+	k.ifindex = ifindex;
+	k.id = p->fragment_id;
+	k.protocol = p->protocol;
+	struct fragment *f = map_lookup(fragments, &k);
+	return f && f->ok && bpf_ktime_get_ns() - f->at < 30 * SECOND;
+}
+
+/* Judge a packet whose two ends are known. Returns TC_ACT_OK or TC_ACT_SHOT. */
+static inline int decide(struct __sk_buff *skb, const struct packet *p, struct view *w)
+{
+	struct verdict v = {};
+	__u64 now = bpf_ktime_get_ns();
+	__u32 opening = p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
+	__u32 initiator = w->direction;
+
+	struct flow_state *s = map_lookup(conntrack, &w->id);
+	if (s && is_stale(s, w->id.protocol, now))
+		s = 0;
+	/* A SYN against the recorded direction is somebody opening a flow of their own. */
+	if (s && opening && s->initiator != w->direction)
+		s = 0;
+	if (s) {
+		initiator = s->initiator;
+		v.rule = s->rule;
+		int current = s->epoch == w->local.epoch && s->remote == w->remote_identity;
+		if (current && w->outside && initiator == DIRECTION_EGRESS)
+			v.reason = floor_of(&w->id.remote);
+		else if (!current)
+			judge(w, initiator, &v);
+		if (v.reason) {
+			map_delete(conntrack, &w->id);
+			if (!current && v.reason == REASON_NO_RULE)
+				v.reason = REASON_REVOKED;
+		} else if (!current) {
+			remember(&w->id, w->local.epoch, w->remote_identity, v.rule, initiator);
+		} else if (now - s->last > SECOND) {
+			s->last = now;
+		}
+	} else {
+		if (p->icmp_reply)
+			v.reason = REASON_ICMP;
+		else
+			judge(w, initiator, &v);
+		/* A TCP packet in the middle of a flow that was forgotten may belong to either side's. */
+		if (v.reason && p->protocol == IPPROTO_TCP && !(p->tcp_flags & TCP_SYN && !(p->tcp_flags & TCP_ACK))) {
+			struct verdict other = {};
+			__u32 reverse = !w->direction;
+			judge(w, reverse, &other);
+			if (!other.reason) {
+				v = other;
+				initiator = reverse;
+			}
+		}
+		if (!v.reason)
+			remember(&w->id, w->local.epoch, w->remote_identity, v.rule, initiator);
+	}
+	if (v.reason || initiator == w->direction)
+		account(w, initiator, &v, skb->len);
+	if (v.reason)
+		return TC_ACT_SHOT;
+	return p->fragment == FRAGMENT_FIRST ? remember_fragment(p, w->id.ifindex) : TC_ACT_OK;
+}
+
+/* An ICMP error passes if it is about a flow that exists. */
+static inline int decide_error(struct __sk_buff *skb, const struct packet *p, struct view *w)
+{
+	struct packet inner = {};
+	struct verdict v = {};
+	v.reason = read_inner(skb, p, &inner);
+	if (!v.reason) {
+		struct flow_id id = {};
+		id.ifindex = w->id.ifindex;
+		id.protocol = inner.protocol;
+		if (w->direction == DIRECTION_INGRESS) {
+			id.local = inner.source;
+			id.remote = inner.destination;
+			id.local_port = inner.source_port;
+			id.remote_port = inner.destination_port;
+		} else {
+			id.local = inner.destination;
+			id.remote = inner.source;
+			id.local_port = inner.destination_port;
+			id.remote_port = inner.source_port;
+		}
+		if (map_lookup(conntrack, &id) && same(&id.local, &w->id.local))
+			return TC_ACT_OK;
+		v.reason = REASON_ICMP;
+	}
+	account(w, w->direction, &v, skb->len);
+	return TC_ACT_SHOT;
+}
+
+static inline int refuse(struct __sk_buff *skb, const struct packet *p, __u32 source, __u32 destination,
+			 __u32 reason, __u8 direction)
+{
+	struct verdict v = {};
+	v.reason = reason;
+	record(source, destination, direction == DIRECTION_EGRESS ? &p->destination : &p->source,
+	       p->destination_port, p->protocol, direction, &v, skb->len);
+	return TC_ACT_SHOT;
+}
+
+static inline int macs_differ(const __u8 *a, const __u8 *b)
+{
+	return a[0] != b[0] || a[1] != b[1] || a[2] != b[2] || a[3] != b[3] || a[4] != b[4] || a[5] != b[5];
+}
+
+int from_workload(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct view w = {};
+	__u32 zero = 0, ifindex = skb->ifindex;
+	__u8 macs[12] = {};
+	struct endpoint *e = map_lookup(endpoints, &ifindex);
+	struct config *c = map_lookup(config, &zero);
+	if (!e || !c)
+		return refuse(skb, &p, 0, 0, REASON_NOT_READY, DIRECTION_EGRESS);
+	__u32 reason = read_packet(skb, &p);
+	/* Who sends: the address must be this interface's own. */
+	struct owner *o = map_lookup(ipcache, &p.source);
+	__u32 claimed = o && o->ifindex == ifindex ? o->identity : 0;
+	if (reason)
+		return refuse(skb, &p, claimed, 0, reason, DIRECTION_EGRESS);
+	if (bpf_skb_load_bytes(skb, 0, macs, 12) < 0)
+		return refuse(skb, &p, claimed, 0, REASON_MALFORMED, DIRECTION_EGRESS);
+	if (macs_differ(macs + 6, e->mac) || macs_differ(macs, e->host_mac))
+		return refuse(skb, &p, claimed, 0, REASON_BAD_MAC, DIRECTION_EGRESS);
+	if (!claimed) {
+		/* Reported under what the interface is, with the address that was claimed. */
+		struct verdict v = {};
+		v.reason = REASON_SPOOFED_SOURCE;
+		record(e->id, 0, &p.source, p.destination_port, p.protocol, DIRECTION_EGRESS, &v, skb->len);
+		return TC_ACT_SHOT;
+	}
+	w.local_identity = claimed;
+	struct identity *i = map_lookup(identities, &w.local_identity);
+	if (!i)
+		return refuse(skb, &p, claimed, 0, REASON_NOT_READY, DIRECTION_EGRESS);
+	w.local = *i;
+	if (is_multicast(&p.destination))
+		return refuse(skb, &p, claimed, 0, REASON_MULTICAST, DIRECTION_EGRESS);
+	if (is_loopback(&p.destination))
+		return refuse(skb, &p, claimed, 0, REASON_FLOOR, DIRECTION_EGRESS);
+	w.remote_identity = IDENTITY_WORLD;
+	int range = range_of(c, &p.destination);
+	if (range == RANGE_SERVICES)
+		return refuse(skb, &p, claimed, 0, REASON_SERVICE_ON_WIRE, DIRECTION_EGRESS);
+	if (range == RANGE_WORKLOADS) {
+		struct owner *d = map_lookup(ipcache, &p.destination);
+		if (!d)
+			return refuse(skb, &p, claimed, 0, REASON_UNKNOWN_DESTINATION, DIRECTION_EGRESS);
+		w.remote_identity = d->identity;
+	} else {
+		w.outside = 1;
+		if (floor_of(&p.destination) == REASON_NODE)
+			w.remote_identity = IDENTITY_NODE;
+	}
+	if (p.fragment == FRAGMENT_LATER) {
+		if (fragment_passes(&p, ifindex))
+			return TC_ACT_OK;
+		return refuse(skb, &p, claimed, w.remote_identity, REASON_FRAGMENT, DIRECTION_EGRESS);
+	}
+	w.direction = DIRECTION_EGRESS;
+	w.id.ifindex = ifindex;
+	w.id.local = p.source;
+	w.id.remote = p.destination;
+	w.id.local_port = p.source_port;
+	w.id.remote_port = p.destination_port;
+	w.id.protocol = p.protocol;
+	return p.icmp_error ? decide_error(skb, &p, &w) : decide(skb, &p, &w);
+}
+
+int to_workload(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct view w = {};
+	__u32 zero = 0, ifindex = skb->ifindex;
+	struct endpoint *e = map_lookup(endpoints, &ifindex);
+	struct config *c = map_lookup(config, &zero);
+	if (!e || !c)
+		return refuse(skb, &p, 0, 0, REASON_NOT_READY, DIRECTION_INGRESS);
+	__u32 reason = read_packet(skb, &p);
+	if (reason)
+		return refuse(skb, &p, 0, 0, reason, DIRECTION_INGRESS);
+	struct owner *l = map_lookup(ipcache, &p.destination);
+	if (!l || l->ifindex != ifindex)
+		return refuse(skb, &p, 0, 0, REASON_NOT_LOCAL, DIRECTION_INGRESS);
+	w.local_identity = l->identity;
+	struct identity *i = map_lookup(identities, &w.local_identity);
+	if (!i)
+		return refuse(skb, &p, 0, w.local_identity, REASON_NOT_READY, DIRECTION_INGRESS);
+	w.local = *i;
+	int range = range_of(c, &p.source);
+	if (range == RANGE_WORKLOADS) {
+		/* The identity of an address counts only for what came in by its owner's interface. */
+		struct owner *o = map_lookup(ipcache, &p.source);
+		if (!o || !o->ifindex || o->ifindex != skb->ingress_ifindex)
+			return refuse(skb, &p, 0, w.local_identity, REASON_SPOOFED_SOURCE, DIRECTION_INGRESS);
+		w.remote_identity = o->identity;
+	} else if (range == RANGE_SERVICES || is_loopback(&p.source) || is_multicast(&p.source)) {
+		return refuse(skb, &p, 0, w.local_identity, REASON_SPOOFED_SOURCE, DIRECTION_INGRESS);
+	} else {
+		w.outside = 1;
+		w.remote_identity = IDENTITY_WORLD;
+		if (floor_of(&p.source) == REASON_NODE) {
+			/* Only the node itself has the node's addresses. */
+			if (skb->ingress_ifindex)
+				return refuse(skb, &p, 0, w.local_identity, REASON_SPOOFED_SOURCE, DIRECTION_INGRESS);
+			w.remote_identity = IDENTITY_NODE;
+		}
+	}
+	if (p.fragment == FRAGMENT_LATER) {
+		if (fragment_passes(&p, ifindex))
+			return TC_ACT_OK;
+		return refuse(skb, &p, w.remote_identity, w.local_identity, REASON_FRAGMENT, DIRECTION_INGRESS);
+	}
+	w.direction = DIRECTION_INGRESS;
+	w.id.ifindex = ifindex;
+	w.id.local = p.destination;
+	w.id.remote = p.source;
+	w.id.local_port = p.destination_port;
+	w.id.remote_port = p.source_port;
+	w.id.protocol = p.protocol;
+	return p.icmp_error ? decide_error(skb, &p, &w) : decide(skb, &p, &w);
+}
