@@ -98,16 +98,16 @@ static inline int decide(struct __sk_buff *skb, const struct packet *p, struct v
 	if (s) {
 		initiator = s->initiator;
 		v.rule = s->rule;
-		int current = s->epoch == w->local.epoch && s->remote == w->remote_identity;
-		if (current && w->outside && initiator == DIRECTION_EGRESS)
+		int fresh_enough = s->epoch == w->local.epoch && s->remote == w->remote_identity;
+		if (fresh_enough && w->outside && initiator == DIRECTION_EGRESS)
 			v.reason = floor_of(&w->id.remote);
-		else if (!current)
+		else if (!fresh_enough)
 			judge(w, initiator, &v);
 		if (v.reason) {
 			map_delete(conntrack, &w->id);
-			if (!current && v.reason == REASON_NO_RULE)
+			if (!fresh_enough && v.reason == REASON_NO_RULE)
 				v.reason = REASON_REVOKED;
-		} else if (!current) {
+		} else if (!fresh_enough) {
 			remember(&w->id, w->local.epoch, w->remote_identity, v.rule, initiator);
 		} else if (now - s->last > SECOND) {
 			s->last = now;

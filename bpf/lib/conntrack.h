@@ -9,7 +9,7 @@ static inline int is_stale(const struct flow_state *s, __u32 protocol, __u64 now
 	return protocol != IPPROTO_TCP && now - s->last > UDP_IDLE;
 }
 
-static inline void remember(const struct flow_id *id, __u32 epoch, __u32 remote, __u32 rule, __u32 initiator)
+static inline void remember(struct flow_id *id, __u32 epoch, __u32 remote, __u32 rule, __u32 initiator)
 {
 	struct flow_state s = {};
 	s.last = bpf_ktime_get_ns();

@@ -1,0 +1,1 @@
+"""Kernel programs, their loader and access to their maps. Knows nothing of Django."""
