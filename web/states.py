@@ -90,3 +90,6 @@ ROLE_WORDS = {
     "developer": "Push, deploy, configure, scale",
     "viewer": "Read only",
 }
+
+KIND_ICONS |= {"internet": "globe", "external": "external-link", "cell": "layers", "stranger": "shield-x"}
+KIND_ICONS |= {"node": "hard-drive", "unknown": "circle-help"}

@@ -151,3 +151,22 @@ def short(commit: str) -> str:
 def get(mapping: dict, key: object) -> object:
     """A value of a mapping by a key that is itself a variable."""
     return mapping.get(key, "") if mapping else ""
+
+
+@register.filter
+def plus(value: float, other: float) -> str:
+    """A sum of coordinates, as SVG writes it."""
+    return f"{float(value) + float(other):g}"
+
+
+@register.filter
+def clipped(text: str, limit: int) -> str:
+    """Text that fits a drawn box: SVG doesn't cut by itself."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+@register.simple_tag
+def icon_body(kind: str) -> SafeString:
+    """The strokes of a kind's icon, for use inside a drawing."""
+    name = states.KIND_ICONS.get(kind, kind)
+    return mark_safe(_built("icons.json").get(name, _built("icons.json").get("box", "")))  # noqa: S308
