@@ -147,8 +147,8 @@ def wide(cell: Cell) -> Drawing:
     bottom = membrane.bottom
     _row_of_ends(drawing, sides[NORTH], 8, end_w, end_h, membrane.cx)
     below = _row_of_ends(drawing, sides[SOUTH], bottom + 44, end_w, end_h, membrane.cx)
-    _column_of_ends(drawing, sides[WEST], max(8, left - 92 - end_w), end_w, end_h, membrane.cy)
-    _column_of_ends(drawing, sides[EAST], min(width - 8 - end_w, right + 92), end_w, end_h, membrane.cy)
+    _column_of_ends(drawing, sides[WEST], max(8, left - 140 - end_w), end_w, end_h, membrane.cy)
+    _column_of_ends(drawing, sides[EAST], min(width - 8 - end_w, right + 140), end_w, end_h, membrane.cy)
     drawing.height = max(bottom + 28, below + 8)
     crossings = _crossings(cell)
     for side, at in (
