@@ -100,4 +100,6 @@ class Names:
         if gateway.project.tenant_id != self.tenant_id:
             return End(f"stranger:{side}", "Another tenant", side, "stranger", stranger=True)
         url = f"/{gateway.project.tenant.slug}/{gateway.project.slug}/{gateway.environment.name}"
-        return End(f"g{gateway.gateway_identity}", gateway.project.slug, side, "cell", "through its gateway", url)
+        return End(
+            f"g{gateway.gateway_identity}", gateway.project.slug, side, "cell", "through its gateway", url
+        )

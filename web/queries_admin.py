@@ -52,7 +52,9 @@ class NodeRow:
         health = self.node.health if isinstance(self.node.health, dict) else {}
         facts = self.node.facts if isinstance(self.node.facts, dict) else {}
         versions = health.get("versions") or facts.get("versions") or {}
-        found = [(str(k)[:40], str(v)[:80]) for k, v in versions.items()] if isinstance(versions, dict) else []
+        found = (
+            [(str(k)[:40], str(v)[:80]) for k, v in versions.items()] if isinstance(versions, dict) else []
+        )
         for key in ("kernel", "podman", "os"):
             if key in facts and key not in versions:
                 found.append((key, str(facts[key])[:80]))

@@ -157,7 +157,9 @@ def picture(place: Place, rows: list[ComponentRow] | None = None, now: datetime 
     identities = {row["source"] for row in traffic} | {row["destination"] for row in traffic}
     names = Names(cell, place.tenant.pk, place.url, identities | {row.identity for row in rows})
     ends = {
-        row.name: End(f"w{row.identity}", row.name, INSIDE, row.kind, url=f"{place.url}/components/{row.name}")
+        row.name: End(
+            f"w{row.identity}", row.name, INSIDE, row.kind, url=f"{place.url}/components/{row.name}"
+        )
         for row in rows
     }
     edges: dict[tuple, EdgeView] = {}
@@ -195,7 +197,9 @@ def _add_declared(
                 ))  # fmt: skip
         for connection in row.spec.connections:
             if connection.external:
-                end = End(f"declared:{connection.external}", connection.external, SOUTH, "external", connection.name)
+                end = End(
+                    f"declared:{connection.external}", connection.external, SOUTH, "external", connection.name
+                )
                 _put(edges, EdgeView(
                     ends[row.name], end, connection.port, connection.protocol, declared=True,
                     sentence=f"Declared as the external connection {connection.name}.",
@@ -224,7 +228,9 @@ def _target(to: str, place: Place, rows: list[ComponentRow]) -> tuple[str, str, 
     specs = {row.name: row.spec for row in rows}
     if project != place.project.slug:  # type: ignore[union-attr]
         cell = (
-            Cell.objects.filter(project__tenant=place.tenant, project__slug=project, environment=place.environment)
+            Cell.objects.filter(
+                project__tenant=place.tenant, project__slug=project, environment=place.environment
+            )
             .select_related("serving_release")
             .first()
         )
@@ -262,10 +268,10 @@ def _add_seen(
     edges: dict, cell: Cell, names: Names, traffic: list[dict], declared: dict[tuple[str, str], EdgeView]
 ) -> None:
     """Edges that the kernel saw. A call through the gateway counts for the connection that it is."""
-    listeners = dict(
-        Connection.objects.filter(workload__cell=cell).values_list("listener_port", "key")
-    )
-    declared_networks = {e.destination.name: e.destination for e in edges.values() if e.destination.side == SOUTH}
+    listeners = dict(Connection.objects.filter(workload__cell=cell).values_list("listener_port", "key"))
+    declared_networks = {
+        e.destination.name: e.destination for e in edges.values() if e.destination.side == SOUTH
+    }
     for row in traffic:
         allowed = row["verdict"] == ALLOW
         quiet_ends = {IDENTITY_RESOLVER, IDENTITY_NODE}

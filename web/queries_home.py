@@ -199,7 +199,9 @@ def _offline_planes(tenant: Tenant) -> list[Attention]:
     for environment in tenant.environments.select_related("plane").prefetch_related("plane__nodes"):
         if environment.plane is None:
             continue
-        states = [node_state(n, environment.plane) for n in environment.plane.nodes.all() if n.kind == "agent"]
+        states = [
+            node_state(n, environment.plane) for n in environment.plane.nodes.all() if n.kind == "agent"
+        ]
         if states and all(state == "offline" for state in states):
             text = f"The data plane of {environment.name} is offline: what runs goes on, changes wait."
             found.append(Attention("bad", "wifi-off", text, environment.plane.name, f"/{tenant.slug}"))

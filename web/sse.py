@@ -1,0 +1,60 @@
+"""Server-sent events: async streams that hold no database connection while they wait."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+from django.http import StreamingHttpResponse
+
+T = TypeVar("T")
+#: A stream ends after this many seconds and the browser comes back: rights are checked again then.
+LIFE = 240.0
+PING = 10.0
+
+
+def _returning(function: Callable[..., T]) -> Callable[..., T]:
+    def call(*args: Any, **kwargs: Any) -> T:
+        try:
+            return function(*args, **kwargs)
+        finally:
+            connections.close_all()
+
+    return call
+
+
+async def read(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Run a query in a thread and give its connection back at once."""
+    return await sync_to_async(_returning(function), thread_sensitive=False)(*args, **kwargs)
+
+
+def event(name: str, data: Any = None, event_id: str = "") -> bytes:
+    """One event on the wire."""
+    lines = [f"id: {event_id}"] if event_id else []
+    lines += [f"event: {name}", f"data: {json.dumps(data, separators=(',', ':'))}", "", ""]
+    return "\n".join(lines).encode()
+
+
+def response(events: AsyncIterator[bytes]) -> StreamingHttpResponse:
+    """The stream as an answer that no proxy holds back."""
+    answer = StreamingHttpResponse(events, content_type="text/event-stream")
+    answer["X-Accel-Buffering"] = "no"
+    answer["Cache-Control"] = "no-store"
+    return answer
+
+
+async def ticks(interval: float) -> AsyncIterator[bool]:
+    """Beats until the stream's life is over; true where a ping is due."""
+    end = time.monotonic() + LIFE
+    pinged = 0.0
+    while time.monotonic() < end:
+        due = time.monotonic() - pinged >= PING
+        if due:
+            pinged = time.monotonic()
+        yield due
+        await asyncio.sleep(interval)
