@@ -130,7 +130,7 @@ def load(config: installation.Config) -> dict:
             except Exception as error:
                 raise LoadError(f"the kernel refuses the program {name}: {_readable(str(error))}") from error
             pin = folder / "programs" / name
-            fresh = pin.with_name(name + ".new")
+            fresh = pin.with_name(name + "_new")  # bpffs refuses dots
             fresh.unlink(missing_ok=True)
             bpf.object_pin(function.fd, fresh)
             if attach_type is not None:

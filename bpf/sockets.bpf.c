@@ -17,7 +17,7 @@ int connect4(struct bpf_sock_addr *ctx)
 		return stay();
 	from_v4(&to, ctx->user_ip4);
 	__u16 port = bpf_ntohs((__u16)ctx->user_port);
-	int answer = steer(ctx, me, &to, &port);
+	int answer = steer(ctx, me, &to, &port, 1);
 	if (answer == STEER_MOVED) {
 		ctx->user_ip4 = to.w[3];
 		ctx->user_port = bpf_htons(port);
@@ -36,7 +36,7 @@ int connect6(struct bpf_sock_addr *ctx)
 	to.w[2] = ctx->user_ip6[2];
 	to.w[3] = ctx->user_ip6[3];
 	__u16 port = bpf_ntohs((__u16)ctx->user_port);
-	int answer = steer(ctx, me, &to, &port);
+	int answer = steer(ctx, me, &to, &port, 1);
 	if (answer == STEER_MOVED) {
 		ctx->user_ip6[0] = to.w[0];
 		ctx->user_ip6[1] = to.w[1];
@@ -55,7 +55,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 		return stay();
 	from_v4(&to, ctx->user_ip4);
 	__u16 port = bpf_ntohs((__u16)ctx->user_port);
-	int answer = steer(ctx, me, &to, &port);
+	int answer = steer(ctx, me, &to, &port, 0);
 	if (answer == STEER_MOVED) {
 		ctx->user_ip4 = to.w[3];
 		ctx->user_port = bpf_htons(port);
@@ -74,7 +74,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	to.w[2] = ctx->user_ip6[2];
 	to.w[3] = ctx->user_ip6[3];
 	__u16 port = bpf_ntohs((__u16)ctx->user_port);
-	int answer = steer(ctx, me, &to, &port);
+	int answer = steer(ctx, me, &to, &port, 0);
 	if (answer == STEER_MOVED) {
 		ctx->user_ip6[0] = to.w[0];
 		ctx->user_ip6[1] = to.w[1];

@@ -99,7 +99,8 @@ class Map:
         """Whether it was there."""
         self._key.raw = key
         try:
-            _call(MAP_DELETE, self._attributes())
+            # The kernel insists that everything after the key is zero.
+            _call(MAP_DELETE, struct.pack("=IIQ", self.descriptor, 0, _address(self._key)))
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return False

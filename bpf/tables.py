@@ -164,7 +164,8 @@ class Tables:
         current = self._maps["identities"].get(key)
         epoch = layout.IDENTITY.unpack(current)[0] if current else 0
         # Reading the index also removes what a crash left under epochs that aren't in force.
-        if current and self._index.get(identity) == (wanted, outside):
+        old_policy, old_external = self._index.get(identity, ({}, {}))
+        if current and (old_policy, old_external) == (wanted, outside):
             return False
         fresh = (epoch + 1) % 2**32
         try:
@@ -178,7 +179,6 @@ class Tables:
             self._drop_epoch(identity, fresh, wanted, outside)
             raise
         self._maps["identities"].set(key, layout.IDENTITY.pack(fresh, cell))
-        old_policy, old_external = self._index.get(identity, ({}, {}))
         self._drop_epoch(identity, epoch, old_policy, old_external)
         self._index[identity] = (wanted, outside)
         return True

@@ -60,8 +60,8 @@ static inline int read_transport(struct __sk_buff *skb, struct packet *p)
 		}
 		if (is_v4(&p->source))
 			return REASON_PROTOCOL;
-		/* Router and neighbour discovery: both sides have permanent entries. */
-		if (i[0] >= 133 && i[0] <= 137)
+		/* Router, neighbour and listener discovery: both sides have permanent entries. */
+		if ((i[0] >= 130 && i[0] <= 137) || i[0] == 143)
 			return REASON_NEIGHBOUR;
 		p->icmp_reply = i[0] == 129;
 		p->icmp_error = i[0] >= 1 && i[0] <= 4;

@@ -74,11 +74,16 @@ static inline int refuse_call(struct caller *me, __u32 remote, const struct addr
 	return STEER_REFUSED;
 }
 
-/* Where a call goes: translated in place, left alone, or refused. */
-static inline int steer(struct bpf_sock_addr *ctx, struct caller *me, struct address *to, __u16 *port)
+/* Where a call goes: translated in place, left alone, or refused.
+ *
+ * Connecting a datagram socket sends nothing: resolvers do it to learn their own address. It is never
+ * refused or recorded; what is sent afterwards is judged on the wire. */
+static inline int steer(struct bpf_sock_addr *ctx, struct caller *me, struct address *to, __u16 *port,
+			int connecting)
 {
 	__u32 zero = 0, moved = 0;
 	__u8 protocol = ctx->protocol;
+	int silent = connecting && protocol == IPPROTO_UDP;
 	struct verdict v = {};
 	struct config *c = map_lookup(config, &zero);
 	if (!c) {
@@ -104,6 +109,8 @@ static inline int steer(struct bpf_sock_addr *ctx, struct caller *me, struct add
 			s = map_lookup(services, &k);
 		}
 		if (!s || !s->count) {
+			if (silent)
+				return STEER_NONE;
 			v.reason = s ? REASON_NO_BACKEND : REASON_NO_SERVICE;
 			return refuse_call(me, 0, &asked, asked_port, protocol, &v);
 		}
@@ -141,7 +148,7 @@ static inline int steer(struct bpf_sock_addr *ctx, struct caller *me, struct add
 		if (v.reason == REASON_NODE)
 			remote = IDENTITY_NODE;
 	}
-	if (v.reason)
+	if (v.reason && !silent)
 		return refuse_call(me, remote, to, *port, protocol, &v);
 	return moved ? STEER_MOVED : STEER_NONE;
 }
