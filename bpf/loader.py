@@ -18,7 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bpf import layout, source, sys as bpf
+from bpf import layout, source
+from bpf import sys as bpf
 from infra import config as installation
 
 #: program → (bcc's program type name, attach type of linux/bpf.h or None for tc)
@@ -100,7 +101,9 @@ def _check_layouts(module) -> None:
 
 def _readable(verifier_log: str) -> str:
     """The verifier's complaint without its trace of instructions."""
-    lines = [line for line in verifier_log.splitlines() if line.strip() and not re.match(r"^\s*\d+:|^R\d|^;", line)]
+    lines = [
+        line for line in verifier_log.splitlines() if line.strip() and not re.match(r"^\s*\d+:|^R\d|^;", line)
+    ]
     return " / ".join(lines[-3:])
 
 

@@ -18,9 +18,7 @@ FILES = ("workload.bpf.c", "sockets.bpf.c")
 LAYOUT_FILES = ("lib/types.h", "lib/maps.h")
 
 _INCLUDE = re.compile(r'^#include "(lib/[a-z0-9_]+\.h)"\n', re.M)
-_MAP = re.compile(
-    r'^CY_MAP\("(\w+)", (struct \w+|__u\d+), (struct \w+|__u\d+), (\w+), (\d+), (\w+)\)', re.M
-)
+_MAP = re.compile(r'^CY_MAP\("(\w+)", (struct \w+|__u\d+), (struct \w+|__u\d+), (\w+), (\d+), (\w+)\)', re.M)
 _STORAGE = re.compile(r"^CY_STORAGE\((\w+), (struct \w+)\)", re.M)
 
 
@@ -58,9 +56,7 @@ def for_bcc(pins: Path) -> str:
 
     def table(match: re.Match) -> str:
         kind, key, value, name, entries, flags = match.groups()
-        return (
-            f'BPF_TABLE_PINNED7("{kind}", {key}, {value}, {name}, {entries}, "{pins}/{name}", {flags});'
-        )
+        return f'BPF_TABLE_PINNED7("{kind}", {key}, {value}, {name}, {entries}, "{pins}/{name}", {flags});'
 
     text = _MAP.sub(table, text)
     # bcc has no pinned form of socket storage: its own declaration with a path in the section.

@@ -120,7 +120,9 @@ class Map:
                 self._key.raw = previous
                 pointer = _address(self._key)
             try:
-                _call(MAP_NEXT_KEY, struct.pack("=IIQQQ", self.descriptor, 0, pointer, _address(following), 0))
+                _call(
+                    MAP_NEXT_KEY, struct.pack("=IIQQQ", self.descriptor, 0, pointer, _address(following), 0)
+                )
             except OSError as error:
                 if error.errno == errno.ENOENT:
                     break

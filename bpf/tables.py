@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bpf import layout, loader, sys as bpf
+from bpf import layout, loader
+from bpf import sys as bpf
 from bpf.reasons import CODES, REASONS
 from infra.config import Config
 
@@ -99,9 +100,7 @@ class Tables:
         self._maps["config"].set(layout.U32.pack(0), value)
 
     # Interfaces and addresses.
-    def set_endpoint(
-        self, ifindex: int, identity: int, mac: bytes, host_mac: bytes, cookie: int = 0
-    ) -> None:
+    def set_endpoint(self, ifindex: int, identity: int, mac: bytes, host_mac: bytes, cookie: int = 0) -> None:
         """Make an interface known. ``identity`` is what spoofed packets are reported under.
 
         With a namespace ``cookie`` the socket hooks serve the namespace too.
@@ -158,7 +157,9 @@ class Tables:
 
         Raises ``OSError`` if a map is full; then the earlier entries stay in force.
         """
-        wanted = {p[:4]: (p.rule, p.verdict) for p in sorted(map(Policy._make, policy), key=lambda p: p.verdict)}
+        wanted = {
+            p[:4]: (p.rule, p.verdict) for p in sorted(map(Policy._make, policy), key=lambda p: p.verdict)
+        }
         outside = {e[:3]: (e.rule, e.verdict) for e in map(External._make, external)}
         key = layout.U32.pack(identity)
         current = self._maps["identities"].get(key)
@@ -200,7 +201,8 @@ class Tables:
         """What is in force, by identity; read once from the kernel, then kept."""
         if not hasattr(self, "_cached_index"):
             epochs = {
-                layout.U32.unpack(k)[0]: layout.IDENTITY.unpack(v)[0] for k, v in self._maps["identities"].items()
+                layout.U32.unpack(k)[0]: layout.IDENTITY.unpack(v)[0]
+                for k, v in self._maps["identities"].items()
             }
             index: dict[int, tuple[dict, dict]] = {identity: ({}, {}) for identity in epochs}
             for key, value in self._maps["policy"].items():
@@ -252,7 +254,9 @@ class Tables:
     def set_services(self, services: Iterable[Service]) -> int:
         """Put exactly these services in force; the number that changed."""
         wanted = {
-            layout.SERVICE_KEY.pack(s.consumer, layout.pack_address(s.address), s.port, s.protocol): s.backends
+            layout.SERVICE_KEY.pack(
+                s.consumer, layout.pack_address(s.address), s.port, s.protocol
+            ): s.backends
             for s in services
         }
         state = self._services

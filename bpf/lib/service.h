@@ -77,7 +77,8 @@ static inline int refuse_call(struct caller *me, __u32 remote, const struct addr
 /* Where a call goes: translated in place, left alone, or refused.
  *
  * Connecting a datagram socket sends nothing: resolvers do it to learn their own address. It is never
- * refused or recorded; what is sent afterwards is judged on the wire. */
+ * refused or recorded; what is sent afterwards is judged on the wire. A datagram to a plain address may
+ * be a server's answer, which only the wire knows: it isn't judged here either. */
 static inline int steer(struct bpf_sock_addr *ctx, struct caller *me, struct address *to, __u16 *port,
 			int connecting)
 {
@@ -148,7 +149,7 @@ static inline int steer(struct bpf_sock_addr *ctx, struct caller *me, struct add
 		if (v.reason == REASON_NODE)
 			remote = IDENTITY_NODE;
 	}
-	if (v.reason && !silent)
+	if (v.reason && !silent && (moved || protocol == IPPROTO_TCP))
 		return refuse_call(me, remote, to, *port, protocol, &v);
 	return moved ? STEER_MOVED : STEER_NONE;
 }

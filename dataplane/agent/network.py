@@ -21,7 +21,17 @@ from dataplane.agent import namespaces
 from dataplane.agent.host import ensure_host, remove_host
 from infra.config import Config
 
-__all__ = ["Address", "Namespace", "adopt", "connect", "create", "destroy", "ensure_host", "listing", "remove_host"]
+__all__ = [
+    "Address",
+    "Namespace",
+    "adopt",
+    "connect",
+    "create",
+    "destroy",
+    "ensure_host",
+    "listing",
+    "remove_host",
+]
 
 GATEWAY4, GATEWAY6 = "169.254.1.1", "fe80::1"
 
