@@ -108,7 +108,11 @@ class Tables:
         value = layout.ENDPOINT.pack(identity, 0, mac, host_mac)
         self._maps["endpoints"].set(layout.U32.pack(ifindex), value)
         if cookie:
-            self._maps["callers"].set(layout.U64.pack(cookie), layout.CALLER.pack(identity, 0))
+            self._maps["callers"].set(layout.U64.pack(cookie), layout.CALLER.pack(identity, ifindex))
+
+    def forget_caller(self, cookie: int) -> None:
+        """Leave the sockets of a namespace alone; what they send is judged on the wire as before."""
+        self._maps["callers"].delete(layout.U64.pack(cookie))
 
     def remove_endpoint(self, ifindex: int, cookie: int = 0) -> None:
         """Forget an interface, its addresses and its flows. What it still sends is dropped."""

@@ -140,6 +140,8 @@ static inline int steer(struct bpf_sock_addr *ctx, struct caller *me, struct add
 		remote = o ? o->identity : 0;
 		if (!o)
 			v.reason = REASON_UNKNOWN_DESTINATION;
+		else if (o->ifindex && o->ifindex == me->ifindex)
+			;	/* itself: never leaves the namespace */
 		else
 			judge_identity(me->identity, i->epoch, remote, *port, protocol, DIRECTION_EGRESS, &v);
 	} else if (is_multicast(to)) {

@@ -25,7 +25,7 @@ struct endpoint {
 /* Who a network namespace is, for the socket hooks. */
 struct caller {
 	__u32 identity;
-	__u32 flags;
+	__u32 ifindex;			/* of its host side: addresses of that interface are its own */
 };
 
 struct owner {

@@ -194,17 +194,17 @@ def up(namespace: Namespace, pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def connect(
-    config: Config, tables: Tables, name: str, number: int, owned: Sequence[Address], ours: int | None = None
+    config: Config, tables: Tables, name: str, number: int, owned: Sequence[Address], hooked: bool = True
 ) -> Namespace:
     """Make a namespace known to the kernel programs, and only then bring it up.
 
-    ``ours`` is the identity that the socket hooks take callers for and that forged packets are
-    reported under; by default that of the first address.
+    Forged packets are reported under the identity of the first address. ``hooked``: the socket
+    hooks take its callers for that identity; not for the gateway, which has many.
     """
     pairs = [(address.v4, address.v6) for address in owned]
     namespace = create(config, name, number, pairs)
     try:
-        introduce(tables, namespace, owned, ours)
+        introduce(tables, namespace, owned, hooked)
         up(namespace, pairs)
     except BaseException:
         tables.remove_endpoint(namespace.ifindex, namespace.cookie)
@@ -213,12 +213,10 @@ def connect(
     return namespace
 
 
-def introduce(
-    tables: Tables, namespace: Namespace, owned: Sequence[Address], ours: int | None = None
-) -> None:
+def introduce(tables: Tables, namespace: Namespace, owned: Sequence[Address], hooked: bool = True) -> None:
     """Write who is behind the interface and which addresses are its own."""
-    identity = owned[0].identity if ours is None else ours
-    tables.set_endpoint(namespace.ifindex, identity, namespace.mac, namespace.host_mac, namespace.cookie)
+    cookie = namespace.cookie if hooked else 0
+    tables.set_endpoint(namespace.ifindex, owned[0].identity, namespace.mac, namespace.host_mac, cookie)
     for address in owned:
         tables.set_address(address.v4, address.identity, namespace.ifindex)
         tables.set_address(address.v6, address.identity, namespace.ifindex)
