@@ -76,3 +76,9 @@ BPF_ANNOTATE_KV_PAIR(\1, int, \2);""",
     text = re.sub(r"\bmap_update\((\w+), ", r"\1.update(", text)
     text = re.sub(r"\bmap_delete\((\w+), ", r"\1.delete(", text)
     return re.sub(r"\bstorage_get\((\w+), ([^,]+), ([^)]+)\)", r"\1.sk_storage_get(\2, 0, \3)", text)
+
+
+def as_externals(text: str) -> str:
+    """Maps as external variables named ``<map>_value``: enough for a compiler's warnings."""
+    text = _MAP.sub(r"extern \3 \4_value;", text)
+    return _STORAGE.sub(r"extern \2 \1_value;", text)

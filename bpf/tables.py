@@ -82,6 +82,8 @@ class Tables:
         }
         self.configure(config)
 
+    _next_service: int
+
     def close(self) -> None:
         for opened in self._maps.values():
             opened.close()

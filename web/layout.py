@@ -118,8 +118,8 @@ def wide(cell: Cell) -> Drawing:
     node_w, node_h, gap_x, gap_y, end_w, end_h = 180, 68, 56, 76, 168, 46
     sides, hidden = _sides(cell)
     width = 1320.0
-    left = end_w + 100 if sides[WEST] else 40
-    right = width - (end_w + 100) if sides[EAST] else width - 40
+    left: float = end_w + 100 if sides[WEST] else 40
+    right: float = width - (end_w + 100) if sides[EAST] else width - 40
     inner = right - left - 124
     per_row = max(1, int((inner + gap_x) // (node_w + gap_x)))
     rows = [
@@ -255,7 +255,7 @@ def _draw_wires(drawing: Drawing, cell: Cell, crossings: dict[str, list[EdgeView
         lanes[(key, way)] = index + 1
         return (index - (total - 1) / 2) * 18
 
-    used = {}
+    used: dict = {}
     for edge in cell.edges:
         for key, way in ((edge.source.key, "out"), (edge.destination.key, "in")):
             used[(key, way)] = used.get((key, way), 0) + 1

@@ -67,7 +67,9 @@ def _between(
             f"components:\n  {provider.name}:\n    endpoints:\n      main: {{port: {port}, protocol: {protocol}}}",
         )
     edge = decide(cell, consumer, provider_cell, provider, endpoint)
-    target = provider.name if cell.number == provider_cell.number else f"{provider_cell.project}/{provider.name}"
+    target = (
+        provider.name if cell.number == provider_cell.number else f"{provider_cell.project}/{provider.name}"
+    )
     fix = f"components:\n  {consumer.name}:\n    connections:\n      - {{to: {target}.{endpoint.name}}}"
     what = f"{there}, endpoint `{endpoint.name}` ({endpoint.port}/{endpoint.protocol})"
     if edge.allowed:
@@ -78,7 +80,12 @@ def _between(
         }[edge.reason]
         way = ", through the cell's gateway" if edge.via_gateway else ""
         return Explanation(
-            True, edge.reason, edge.rule, f"`{consumer.name}` may call {what}: {how}{way}.", "", edge.via_gateway
+            True,
+            edge.reason,
+            edge.rule,
+            f"`{consumer.name}` may call {what}: {how}{way}.",
+            "",
+            edge.via_gateway,
         )
     sentences = {
         "OTHER_ENVIRONMENT": (
@@ -86,7 +93,10 @@ def _between(
             "environments never talk to each other.",
             "",
         ),
-        "STRICT": (f"The project is strict and no connection from `{consumer.name}` to {what} is declared.", fix),
+        "STRICT": (
+            f"The project is strict and no connection from `{consumer.name}` to {what} is declared.",
+            fix,
+        ),
         "CALLERS_ONLY": (
             f"{what} receives callers' names, so it is called through its gateway only, "
             f"and `{consumer.name}` declares no connection to it.",

@@ -22,21 +22,17 @@ class Entry:
 CATALOGUE: dict[str, Entry] = {
     # Who you are, what you may.
     "not-signed-in": Entry(401, "You are not signed in.", "Sign in, or send a token: `cyto login`."),
-    "token-invalid": Entry(
-        401, "The token is unknown, expired or revoked.", "Make a new one: `cyto login`."
-    ),
-    "sign-in-failed": Entry(
-        401, "Email and password don't match an account.", "Check both and try again."
-    ),
+    "token-invalid": Entry(401, "The token is unknown, expired or revoked.", "Make a new one: `cyto login`."),
+    "sign-in-failed": Entry(401, "Email and password don't match an account.", "Check both and try again."),
     "too-many-attempts": Entry(
-        429, "Too many failed sign-ins for this account or address.", "Wait {minutes} minutes, then try again."
+        429,
+        "Too many failed sign-ins for this account or address.",
+        "Wait {minutes} minutes, then try again.",
     ),
     "not-found": Entry(
         404, "There is no such {kind} that you can see.", "Check the name, or ask its owner for access."
     ),
-    "forbidden": Entry(
-        403, "Your role ({role}) may not {action}.", "Ask an owner or admin of {tenant}."
-    ),
+    "forbidden": Entry(403, "Your role ({role}) may not {action}.", "Ask an owner or admin of {tenant}."),
     "token-scope": Entry(
         403, "This token's scopes don't include `{scope}`.", "Make a token with the scope `{scope}`."
     ),
@@ -56,11 +52,11 @@ CATALOGUE: dict[str, Entry] = {
         422, "Destroying {kind} `{name}` must be confirmed by its name.", "Repeat it with `--confirm {name}`."
     ),
     "host-taken": Entry(
-        409, "The host name `{host}` is claimed by another endpoint.", "Choose another `host` in cytoplane.yaml."
+        409,
+        "The host name `{host}` is claimed by another endpoint.",
+        "Choose another `host` in cytoplane.yaml.",
     ),
-    "last-owner": Entry(
-        409, "{email} is the last owner of {tenant}.", "Make somebody else an owner first."
-    ),
+    "last-owner": Entry(409, "{email} is the last owner of {tenant}.", "Make somebody else an owner first."),
     "too-large": Entry(413, "The request is larger than {limit}.", "Send less."),
     "conflict": Entry(409, "{message}", "Look at the current state and try again."),
     # Quotas.
@@ -78,14 +74,16 @@ CATALOGUE: dict[str, Entry] = {
         "Add one of them, or set `path` in cytoplane.yaml.",
     ),
     "build-failed": Entry(
-        422, "The build of {component} failed (exit code {code}).", "Read the last lines above, mend it, push again."
+        422,
+        "The build of {component} failed (exit code {code}).",
+        "Read the last lines above, mend it, push again.",
     ),
     "build-timeout": Entry(
-        422, "The build took longer than {limit} s.", "Make it shorter or ask for a larger limit, then push again."
+        422,
+        "The build took longer than {limit} s.",
+        "Make it shorter or ask for a larger limit, then push again.",
     ),
-    "builder-lost": Entry(
-        503, "The builder went away during the build.", "Push again; nothing was changed."
-    ),
+    "builder-lost": Entry(503, "The builder went away during the build.", "Push again; nothing was changed."),
     # Deployments.
     "process-exited": Entry(
         422,
@@ -97,22 +95,22 @@ CATALOGUE: dict[str, Entry] = {
         "{component} started but its check ({probe}) didn't pass: {answer}.",
         "Make it listen on $PORT and answer the check, or correct `health` in cytoplane.yaml.",
     ),
-    "start-failed": Entry(
-        422, "{component} couldn't be started: {reason}.", "Correct it and deploy again."
-    ),
+    "start-failed": Entry(422, "{component} couldn't be started: {reason}.", "Correct it and deploy again."),
     "deployment-timeout": Entry(
         504, "The deployment wasn't ready within {limit} s.", "Look at `cyto deployments` and `cyto logs`."
     ),
     "deployment-cancelled": Entry(409, "The deployment was cancelled.", "Deploy again when you are ready."),
     "deployment-superseded": Entry(
-        409, "A newer push took this one's place before it began.", "Nothing to do; the newer one is deployed."
+        409,
+        "A newer push took this one's place before it began.",
+        "Nothing to do; the newer one is deployed.",
     ),
     "plane-offline": Entry(
-        503, "The data plane {plane} is offline since {since}.", "It catches up when it returns; try again then."
+        503,
+        "The data plane {plane} is offline since {since}.",
+        "It catches up when it returns; try again then.",
     ),
-    "nothing-released": Entry(
-        409, "Nothing has been released in {cell} yet.", "Push the project first."
-    ),
+    "nothing-released": Entry(409, "Nothing has been released in {cell} yet.", "Push the project first."),
     # Ours.
     "unavailable": Entry(503, "A part of the platform is not reachable: {part}.", "Try again in a moment."),
     "internal": Entry(500, "Something failed on our side.", "Try again; if it stays, report the request id."),

@@ -85,7 +85,9 @@ class Deployment(models.Model):
                 condition=Q(state__in=["building", "starting", "switching", "draining"]),
                 name="one_running_deployment",
             ),
-            models.UniqueConstraint(fields=["cell"], condition=Q(state="queued"), name="one_queued_deployment"),
+            models.UniqueConstraint(
+                fields=["cell"], condition=Q(state="queued"), name="one_queued_deployment"
+            ),
         ]
 
 

@@ -20,7 +20,9 @@ class Environment(models.Model):
     name = models.CharField(max_length=40)
     position = models.PositiveSmallIntegerField()
     branch = models.CharField(max_length=120)
-    plane = models.ForeignKey("planes.Plane", null=True, on_delete=models.PROTECT, related_name="environments")
+    plane = models.ForeignKey(
+        "planes.Plane", null=True, on_delete=models.PROTECT, related_name="environments"
+    )
 
     class Meta:
         ordering = ["position"]

@@ -31,8 +31,16 @@ class Edge(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=[
-                    "cell", "minute", "source", "destination", "remote", "port", "protocol", "direction",
-                    "verdict", "reason",
+                    "cell",
+                    "minute",
+                    "source",
+                    "destination",
+                    "remote",
+                    "port",
+                    "protocol",
+                    "direction",
+                    "verdict",
+                    "reason",
                 ],
                 name="edge_bucket",
             )

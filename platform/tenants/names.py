@@ -9,7 +9,22 @@ from controlplane.errors import CytoplaneError
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
 #: Would be mistaken for the platform's own pages and hosts.
 RESERVED = frozenset(
-    "admin api git static sign-in sign-out healthz readyz www portal cytoplane new settings why".split()
+    [
+        "admin",
+        "api",
+        "git",
+        "static",
+        "sign-in",
+        "sign-out",
+        "healthz",
+        "readyz",
+        "www",
+        "portal",
+        "cytoplane",
+        "new",
+        "settings",
+        "why",
+    ]
 )
 
 

@@ -29,7 +29,9 @@ def issue(
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown or not scopes:
         raise CytoplaneError(
-            "invalid", field="scopes", message=f"Scopes are {', '.join(SCOPES)}; not {', '.join(unknown) or 'none'}."
+            "invalid",
+            field="scopes",
+            message=f"Scopes are {', '.join(SCOPES)}; not {', '.join(unknown) or 'none'}.",
         )
     if not 1 <= days <= MAXIMUM_DAYS:
         raise CytoplaneError("invalid", field="days", message=f"A token lives 1 to {MAXIMUM_DAYS} days.")

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from bpf.tables import External, Policy, Service, Tables
 from cells.boundary import compile_topology
@@ -41,7 +43,7 @@ class MachineEngine:
     def __init__(self, world: World, config: Config, tables: Tables) -> None:
         self.world, self.config, self.tables = world, config, tables
         self.namespaces: dict[int, network.Namespace] = {}
-        self._selector = selectors.DefaultSelector()
+        self._selector: Any = selectors.DefaultSelector()
         self._closed = threading.Event()
         self.boundary = compile_topology(topology(world, config))
         self._build()
@@ -71,9 +73,10 @@ class MachineEngine:
         for address, (identity, part) in self.boundary.addresses.items():
             if part == "gateway":
                 owned.setdefault(identity, []).append(address)
-        pairs = [
-            network.Address(*sorted(a, key=lambda t: ":" in t), identity) for identity, a in owned.items()
-        ]
+        pairs = []
+        for identity, both in owned.items():
+            v4, v6 = sorted(both, key=lambda text: ":" in text)
+            pairs.append(network.Address(v4, v6, identity))
         self.gateway = network.connect(config, tables, "gateway", 2, pairs, hooked=False)
         self.relay = Relay(self.gateway, self.boundary)
         threading.Thread(target=self._answer, daemon=True).start()
@@ -99,12 +102,12 @@ class MachineEngine:
                 name, is_tcp = key.data
                 with contextlib.suppress(OSError):
                     if is_tcp:
-                        connection, _ = key.fileobj.accept()  # type: ignore[union-attr]
+                        connection, _ = key.fileobj.accept()
                         with connection:
                             connection.sendall(name.encode())
                     else:
-                        _, peer = key.fileobj.recvfrom(64)  # type: ignore[union-attr]
-                        key.fileobj.sendto(name.encode(), peer)  # type: ignore[union-attr]
+                        _, peer = key.fileobj.recvfrom(64)
+                        key.fileobj.sendto(name.encode(), peer)
 
     def ask(
         self, probes: Iterable[Probe], progress: Callable[[int], None] = lambda _: None
@@ -130,7 +133,7 @@ class MachineEngine:
                 self.tables.forget_caller(namespace.cookie)
             for start in range(0, len(chosen), BATCH):
                 batch = chosen[start : start + BATCH]
-                answers.update(run_in(namespace.path, lambda batch=batch: self._round(batch)))
+                answers.update(run_in(namespace.path, partial(self._round, batch)))
         self.tables.set_endpoint(
             namespace.ifindex, caller, namespace.mac, namespace.host_mac, namespace.cookie
         )
@@ -140,7 +143,7 @@ class MachineEngine:
         callee = self.world.thing(probe.callee)
         port = next(p for p in callee.ports if p.name == probe.port)
         index = index_of(callee)
-        ranges = {
+        ranges: dict[tuple[str, int], Any] = {
             (SERVICE, 4): self.config.services4,
             (SERVICE, 6): self.config.services6,
             (CONTAINER, 4): self.config.workloads4,
@@ -151,7 +154,7 @@ class MachineEngine:
     def _round(self, probes: list[Probe]) -> dict[Probe, str]:
         """Ask everything at once, then wait once for whatever comes."""
         answers = dict.fromkeys(probes, "")
-        waiting = selectors.DefaultSelector()
+        waiting: Any = selectors.DefaultSelector()
         for probe in probes:
             port, address = self._target(probe)
             kind = socket.SOCK_STREAM if port.is_tcp else socket.SOCK_DGRAM
@@ -171,7 +174,7 @@ class MachineEngine:
             for key, _ in waiting.select(left):
                 probe, address = key.data
                 try:
-                    data, peer = key.fileobj.recvfrom(64)  # type: ignore[union-attr]
+                    data, peer = key.fileobj.recvfrom(64)
                     if not peer or peer[0] == address:
                         answers[probe] = data.decode()
                     else:
@@ -179,9 +182,9 @@ class MachineEngine:
                 except OSError:
                     pass
                 waiting.unregister(key.fileobj)
-                key.fileobj.close()  # type: ignore[union-attr]
+                key.fileobj.close()
         for key in list(waiting.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]
+            key.fileobj.close()
         waiting.close()
         return answers
 
@@ -189,7 +192,7 @@ class MachineEngine:
         self._closed.set()
         self.relay.close()
         for key in list(self._selector.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]
+            key.fileobj.close()
         for thing in self.world.things:
             namespace = self.namespaces.get(thing.identity)
             if namespace:

@@ -1,0 +1,41 @@
+# Everything that people run. `make demo` and `make test` are the two that matter.
+SHELL := /bin/sh
+export PYTHONPATH := $(CURDIR):$(CURDIR)/platform
+export PYTHONDONTWRITEBYTECODE := 1
+VENV = $$(infra/bootstrap.sh)
+
+.PHONY: help demo up down status purge test lint lock bench conformance
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+demo: ## Fresh machine to running sample applications
+	@V=$(VENV) && exec $$V/bin/python -m infra.control demo
+
+up: ## Start the platform
+	@V=$(VENV) && exec $$V/bin/python -m infra.control up
+
+down: ## Stop the platform; state stays
+	@V=$(VENV) && exec $$V/bin/python -m infra.control down
+
+status: ## Each part and whether it is healthy; fails and names the one that isn't
+	@V=$(VENV) && exec $$V/bin/python -m infra.control status
+
+purge: ## Remove state, containers, namespaces, programs: the machine as it was
+	@V=$(VENV) && exec $$V/bin/python -m infra.control purge
+
+test: ## Everything that can be tested on this machine
+	@V=$(VENV) && exec infra/test.sh $$V
+
+lint: ## Style, types, import contracts, C warnings
+	@V=$(VENV) && exec infra/lint.sh $$V
+
+conformance: ## Random worlds against the oracle: ENGINE=machine SEED=1 PROBES=10000
+	@V=$(VENV) && exec $$V/bin/python -m tests.conformance.run --engine $(or $(ENGINE),machine) --seed $(or $(SEED),1) --probes $(or $(PROBES),10000)
+
+bench: ## A against B in one run: NAME=… (none lists them)
+	@V=$(VENV) && exec $$V/bin/python -m infra.bench $(NAME)
+
+lock: ## Write requirements.lock anew from pyproject.toml
+	@V=$(VENV) && $$V/bin/pip-compile -q --extra dev --strip-extras --no-header --no-annotate \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links -o requirements.lock pyproject.toml
