@@ -1,0 +1,25 @@
+"""What a repository declares about itself: cytoplane.yaml, Procfile, and what was found in it."""
+
+from cells.specification.model import (
+    Component,
+    Connection,
+    Endpoint,
+    External,
+    Health,
+    Limits,
+    Specification,
+    SpecificationError,
+)
+from cells.specification.parser import parse
+
+__all__ = [
+    "Component",
+    "Connection",
+    "Endpoint",
+    "External",
+    "Health",
+    "Limits",
+    "Specification",
+    "SpecificationError",
+    "parse",
+]

@@ -1,0 +1,128 @@
+"""The parsed form of a repository's declarations. Memory in MiB, CPU in cores, times in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+KINDS = ("web", "service", "worker")
+PROTOCOLS = ("http", "grpc", "tcp", "udp")
+VISIBILITIES = ("cell", "tenant", "public")
+
+
+class SpecificationError(ValueError):
+    """Something in the repository's declarations is wrong. ``where`` is a file and a path inside it."""
+
+    def __init__(self, message: str, hint: str, where: str = "cytoplane.yaml") -> None:
+        self.message, self.hint, self.where = message, hint, where
+        super().__init__(f"{where}: {message}")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    port: int
+    protocol: str = "http"
+    visibility: str = "cell"
+    #: First part of the public host name.
+    host: str = ""
+    #: Whether the gateway adds the caller's name to each request.
+    callers: bool = False
+
+
+@dataclass(frozen=True)
+class External:
+    port: int
+    protocol: str
+    cidr: str = ""
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """``to`` is ``project/component.endpoint``; None where the connection leads outside."""
+
+    name: str
+    to: str | None = None
+    external: External | None = None
+
+    @property
+    def key(self) -> str:
+        """What the connection is known by between releases."""
+        if self.to:
+            return self.to
+        assert self.external is not None
+        e = self.external
+        return f"external:{e.cidr or e.host}:{e.port}/{e.protocol}"
+
+
+@dataclass(frozen=True)
+class Health:
+    """``type`` is http, tcp or none; ``grace`` is how long a start may take."""
+
+    type: str = "none"
+    port: int = 0
+    path: str = "/"
+    interval: float = 2
+    timeout: float = 2
+    grace: float = 60
+
+
+@dataclass(frozen=True)
+class Limits:
+    memory: int = 256
+    cpu: float = 0.5
+
+
+@dataclass(frozen=True)
+class Component:
+    """``command`` is a shell line for the container's own shell; None runs the image's own."""
+
+    kind: str
+    command: str | None = None
+    path: str = "."
+    replicas: int = 1
+    limits: Limits = field(default_factory=Limits)
+    health: Health = field(default_factory=Health)
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    connections: tuple[Connection, ...] = ()
+    #: How its image is built: dockerfile, python or static.
+    builder: str = ""
+
+
+@dataclass(frozen=True)
+class Specification:
+    components: dict[str, Component]
+    strict: bool = False
+
+    def as_dict(self) -> dict:
+        """A form for JSON; ``from_dict`` reads it."""
+        return asdict(self) | {
+            "components": {
+                name: asdict(component) | {"connections": [asdict(c) for c in component.connections]}
+                for name, component in self.components.items()
+            }
+        }
+
+    @classmethod
+    def from_dict(cls, document: dict) -> Specification:
+        """Raises ``KeyError`` or ``TypeError`` on a document that ``as_dict`` didn't make."""
+        components = {}
+        for name, raw in document["components"].items():
+            components[name] = Component(
+                kind=raw["kind"],
+                command=raw["command"],
+                path=raw["path"],
+                replicas=raw["replicas"],
+                limits=Limits(**raw["limits"]),
+                health=Health(**raw["health"]),
+                endpoints={key: Endpoint(**value) for key, value in raw["endpoints"].items()},
+                connections=tuple(
+                    Connection(
+                        name=c["name"],
+                        to=c["to"],
+                        external=External(**c["external"]) if c["external"] else None,
+                    )
+                    for c in raw["connections"]
+                ),
+                builder=raw.get("builder", ""),
+            )
+        return cls(components=components, strict=document["strict"])

@@ -1,0 +1,401 @@
+"""From files to a ``Specification``, with errors that say where, what and what to write instead."""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from cells.specification.model import (
+    KINDS,
+    PROTOCOLS,
+    VISIBILITIES,
+    Component,
+    Connection,
+    Endpoint,
+    External,
+    Health,
+    Limits,
+    Specification,
+    SpecificationError,
+)
+
+DEFAULT_PORT = 8080
+LARGEST_FILE = 64 * 1024
+NAME = re.compile(r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")
+_HOST = re.compile(r"^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$")
+_VARIABLE = re.compile(r"^[A-Z][A-Z0-9_]{0,60}$")
+_MEMORY = re.compile(r"^(\d+)\s*(Mi|Gi|M|G|MiB|GiB)?$")
+_PROCESS = re.compile(r"^([A-Za-z][\w-]*):\s*(.+)$")
+_COMPONENT_KEYS = ("kind", "command", "path", "replicas", "limits", "health", "endpoints", "connections")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data only, and no aliases: a few of them can unfold into gigabytes."""
+
+    def compose_node(self, parent, index):  # type: ignore[no-untyped-def]
+        if self.check_event(yaml.AliasEvent):
+            raise SpecificationError("aliases (`*name`) aren't supported.", "Write the value out.")
+        return super().compose_node(parent, index)
+
+
+def parse(files: Mapping[str, str], *, project: str, detected: Mapping[str, str]) -> Specification:
+    """The specification of a repository.
+
+    ``files`` may hold ``cytoplane.yaml`` and ``Procfile``; ``detected`` says for each folder that
+    somebody asked about (".", "api", …) how it can be built: dockerfile, python or static. A
+    component whose folder isn't in it has nothing to build. Raises ``SpecificationError``.
+    """
+    document = _document(files.get("cytoplane.yaml", ""))
+    processes = _procfile(files.get("Procfile", ""))
+    _only(document, ("components", "strict"), "")
+    strict = document.get("strict", False)
+    if not isinstance(strict, bool):
+        raise SpecificationError("`strict` is true or false.", "strict: true", "cytoplane.yaml, strict")
+    declared = document.get("components") or {}
+    if not isinstance(declared, dict):
+        raise SpecificationError("`components` is a mapping of names.", "components: {web: {}}")
+    if not declared:
+        declared = _implied(processes, detected)
+    if len(declared) > 50:
+        raise SpecificationError(f"{len(declared)} components are too many.", "At most 50 fit in a project.")
+    components = {}
+    for name, raw in declared.items():
+        if not isinstance(name, str) or not NAME.match(name) or "--" in name:
+            raise SpecificationError(
+                f"`{name}` can't be a component's name.", "Use lower-case letters, digits and single hyphens."
+            )
+        components[name] = _component(name, raw or {}, project, processes.get(name), detected)
+    specification = Specification(components=components, strict=strict)
+    _check_connections(specification, project)
+    _check_hosts(specification)
+    return specification
+
+
+def _document(text: str) -> dict[str, Any]:
+    if len(text.encode()) > LARGEST_FILE:
+        raise SpecificationError("the file is larger than 64 KiB.", "Shorten it.")
+    try:
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506  a safe loader, narrowed
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"cytoplane.yaml, line {mark.line + 1}" if mark else "cytoplane.yaml"
+        problem = getattr(error, "problem", None) or "it can't be read as YAML"
+        raise SpecificationError(f"{problem}.", "Correct the YAML there.", where) from error
+    except RecursionError as error:
+        raise SpecificationError("the file is nested too deeply.", "Flatten it.") from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise SpecificationError("the file must be a mapping.", "Begin with `components:`.")
+    return document
+
+
+def _procfile(text: str) -> dict[str, str]:
+    processes: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = _PROCESS.match(line.strip())
+        if not match:
+            raise SpecificationError(
+                "a line is `name: command`.", "web: gunicorn app:app", f"Procfile, line {number}"
+            )
+        processes[match.group(1).lower().replace("_", "-")] = match.group(2).strip()
+    return processes
+
+
+def _implied(processes: Mapping[str, str], detected: Mapping[str, str]) -> dict[str, Any]:
+    """Without cytoplane.yaml: a process each, or one ``web`` component."""
+    if processes:
+        return {
+            name: {"kind": "web" if name == "web" else "worker"} for name in processes if name != "release"
+        }
+    return {"web": {"kind": "web"}} if detected.get(".") else {}
+
+
+def _component(
+    name: str, raw: Any, project: str, process: str | None, detected: Mapping[str, str]
+) -> Component:
+    where = f"cytoplane.yaml, components.{name}"
+    if not isinstance(raw, dict):
+        raise SpecificationError("a component is a mapping.", f"{name}: {{kind: web}}", where)
+    _only(raw, _COMPONENT_KEYS, f"components.{name}")
+    kind = raw.get("kind", "web" if name == "web" else "service" if raw.get("endpoints") else "worker")
+    if kind not in KINDS:
+        raise SpecificationError(
+            f"kind `{kind}` isn't known.", f"Write one of {', '.join(KINDS)}.", f"{where}.kind"
+        )
+    path = _path(raw.get("path", "."), f"{where}.path")
+    builder = detected.get(path, "")
+    if not builder:
+        raise SpecificationError(
+            f"nothing to build was found in `{path}`.",
+            "Add a Dockerfile, requirements.txt, pyproject.toml or index.html there, or correct `path`.",
+            f"{where}.path",
+        )
+    command = raw.get("command", process)
+    if command is not None and (not isinstance(command, str) or not command.strip() or len(command) > 4000):
+        raise SpecificationError(
+            "a command is a line of text.", "command: gunicorn app:app", f"{where}.command"
+        )
+    if command is None and builder == "python":
+        raise SpecificationError(
+            "it isn't said how to start it.",
+            f"Add a line `{name}: <command>` to Procfile, or `command:` here.",
+            where,
+        )
+    endpoints = _endpoints(raw.get("endpoints"), kind, name, project, where)
+    return Component(
+        kind=kind,
+        command=command,
+        path=path,
+        replicas=_number(raw.get("replicas", 1), 0, 50, f"{where}.replicas", int),
+        limits=_limits(raw.get("limits") or {}, f"{where}.limits"),
+        health=_health(raw.get("health"), endpoints, f"{where}.health"),
+        endpoints=endpoints,
+        connections=_connections(raw.get("connections") or [], project, f"{where}.connections"),
+        builder=builder,
+    )
+
+
+def _path(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise SpecificationError("a path is text.", "path: api", where)
+    path = posixpath.normpath(value or ".")
+    if path.startswith(("/", "..")) or "\0" in path:
+        raise SpecificationError("a path stays inside the repository.", "path: api", where)
+    return path
+
+
+def _endpoints(raw: Any, kind: str, name: str, project: str, where: str) -> dict[str, Endpoint]:
+    if raw is None:
+        if kind == "worker":
+            return {}
+        if kind == "web":
+            host = project if name == "web" else f"{name}-{project}"
+            return {"http": Endpoint(DEFAULT_PORT, "http", "public", host)}
+        return {"http": Endpoint(DEFAULT_PORT)}
+    where = f"{where}.endpoints"
+    if not isinstance(raw, dict):
+        raise SpecificationError(
+            "endpoints are a mapping of names.", "endpoints: {http: {port: 8080}}", where
+        )
+    found: dict[str, Endpoint] = {}
+    for key, value in raw.items():
+        here = f"{where}.{key}"
+        if not isinstance(key, str) or not NAME.match(key):
+            raise SpecificationError(
+                f"`{key}` can't be an endpoint's name.", "Use lower-case letters.", where
+            )
+        value = {"port": value} if isinstance(value, int) else value
+        if not isinstance(value, dict):
+            raise SpecificationError("an endpoint is a mapping.", f"{key}: {{port: 8080}}", here)
+        _only(
+            value,
+            ("port", "protocol", "visibility", "host", "callers"),
+            here.removeprefix("cytoplane.yaml, "),
+        )
+        protocol = _choice(value.get("protocol", "http"), PROTOCOLS, f"{here}.protocol")
+        visibility = _choice(value.get("visibility", "cell"), VISIBILITIES, f"{here}.visibility")
+        host = value.get("host", "")
+        if host and (not isinstance(host, str) or not NAME.match(host) or "--" in host):
+            raise SpecificationError(f"`{host}` can't be a host name.", "host: shop", f"{here}.host")
+        if visibility == "public" and protocol not in ("http", "grpc"):
+            raise SpecificationError(
+                f"a public endpoint speaks http or grpc, not {protocol}.",
+                "visibility: tenant",
+                f"{here}.visibility",
+            )
+        if visibility == "public" and not host:
+            host = project if name == "web" and key in ("http", "main") else f"{name}-{project}"
+        if host and visibility != "public":
+            raise SpecificationError(
+                "only a public endpoint has a host.", "visibility: public", f"{here}.host"
+            )
+        callers = value.get("callers", False)
+        if not isinstance(callers, bool) or (callers and protocol not in ("http", "grpc")):
+            raise SpecificationError("`callers` is for http and grpc.", "callers: false", f"{here}.callers")
+        port = _number(value.get("port", DEFAULT_PORT), 1, 65535, f"{here}.port", int)
+        new = Endpoint(port, protocol, visibility, host, callers)
+        for other, known in found.items():
+            if known.port == port and (known.protocol == "udp") == (protocol == "udp"):
+                raise SpecificationError(
+                    f"`{key}` and `{other}` share port {port}.", "Give each its own.", here
+                )
+        found[key] = new
+    return found
+
+
+def _limits(raw: Any, where: str) -> Limits:
+    if not isinstance(raw, dict):
+        raise SpecificationError("limits are a mapping.", "limits: {memory: 256Mi, cpu: 0.5}", where)
+    _only(raw, ("memory", "cpu"), where.removeprefix("cytoplane.yaml, "))
+    match = _MEMORY.match(str(raw.get("memory", "256Mi")))
+    if not match:
+        raise SpecificationError(
+            f"`{raw.get('memory')}` isn't an amount of memory.", "memory: 256Mi", f"{where}.memory"
+        )
+    memory = int(match.group(1)) * (1024 if (match.group(2) or "").startswith("G") else 1)
+    memory = _number(memory, 16, 65536, f"{where}.memory", int)
+    return Limits(memory=memory, cpu=_number(raw.get("cpu", 0.5), 0.05, 64, f"{where}.cpu", float))
+
+
+def _health(raw: Any, endpoints: Mapping[str, Endpoint], where: str) -> Health:
+    probed = next((e for e in endpoints.values() if e.protocol != "udp"), None)
+    if raw is None:
+        # Without a check of its own, a component is ready once its first port accepts.
+        return Health(type="tcp", port=probed.port) if probed else Health()
+    if not isinstance(raw, dict):
+        raise SpecificationError("health is a mapping.", "health: {path: /healthz}", where)
+    _only(
+        raw, ("type", "port", "path", "interval", "timeout", "grace"), where.removeprefix("cytoplane.yaml, ")
+    )
+    kind = _choice(
+        raw.get("type", "http" if "path" in raw else "tcp"), ("http", "tcp", "none"), f"{where}.type"
+    )
+    path = raw.get("path", "/")
+    if not isinstance(path, str) or not path.startswith("/") or not path.isprintable() or " " in path:
+        raise SpecificationError("a path begins with `/`.", "path: /healthz", f"{where}.path")
+    port = raw.get("port", probed.port if probed else 0)
+    if kind != "none":
+        _number(port, 1, 65535, f"{where}.port", int)
+    return Health(
+        type=kind,
+        port=port,
+        path=path,
+        interval=_number(raw.get("interval", 2), 0.2, 300, f"{where}.interval", float),
+        timeout=_number(raw.get("timeout", 2), 0.1, 60, f"{where}.timeout", float),
+        grace=_number(raw.get("grace", 60), 1, 600, f"{where}.grace", float),
+    )
+
+
+def _connections(raw: Any, project: str, where: str) -> tuple[Connection, ...]:
+    if not isinstance(raw, list):
+        raise SpecificationError("connections are a list.", "connections: [{to: api}]", where)
+    found = []
+    for number, item in enumerate(raw):
+        here = f"{where}[{number}]"
+        if isinstance(item, str):
+            item = {"to": item}
+        if not isinstance(item, dict) or ("to" in item) == ("external" in item):
+            raise SpecificationError(
+                "a connection has either `to` or `external`.", "{to: api} or {external: {cidr: …}}", here
+            )
+        _only(item, ("to", "external", "as"), here.removeprefix("cytoplane.yaml, "))
+        if "to" in item:
+            to = _target(item["to"], project, f"{here}.to")
+            default = to.partition("/")[2].partition(".")[0].upper().replace("-", "_")
+            found.append(Connection(name=_variable(item.get("as", default), here), to=to))
+            continue
+        external = _external(item["external"], f"{here}.external")
+        found.append(Connection(name=_variable(item.get("as", "EXTERNAL"), here), external=external))
+    return tuple(found)
+
+
+def _target(value: Any, project: str, where: str) -> str:
+    """``component``, ``component.endpoint`` or ``project/component[.endpoint]`` in full form."""
+    match = re.fullmatch(r"(?:([a-z][a-z0-9-]*)/)?([a-z][a-z0-9-]*)(?:\.([a-z][a-z0-9-]*))?", str(value))
+    if not match:
+        raise SpecificationError(f"`{value}` names no endpoint.", "to: api or to: billing/api.http", where)
+    return f"{match.group(1) or project}/{match.group(2)}.{match.group(3) or ''}".rstrip(".")
+
+
+def _external(raw: Any, where: str) -> External:
+    if not isinstance(raw, dict) or ("cidr" in raw) == ("host" in raw):
+        raise SpecificationError(
+            "an external destination has either `cidr` or `host`.",
+            "external: {cidr: 203.0.113.0/24, port: 443}",
+            where,
+        )
+    _only(raw, ("cidr", "host", "port", "protocol"), where.removeprefix("cytoplane.yaml, "))
+    if "host" in raw:
+        host = str(raw["host"]).lower()
+        if not _HOST.match(host):
+            raise SpecificationError(
+                f"`{host}` isn't a host name.", "host: shop.acme.localhost", f"{where}.host"
+            )
+        return External(
+            port=_number(raw.get("port", 80), 1, 65535, f"{where}.port", int), protocol="http", host=host
+        )
+    try:
+        cidr = str(ipaddress.ip_network(str(raw["cidr"]), strict=False))
+    except ValueError as error:
+        raise SpecificationError(f"{error}.", "cidr: 203.0.113.0/24", f"{where}.cidr") from error
+    protocol = _choice(raw.get("protocol", "tcp"), ("tcp", "udp"), f"{where}.protocol")
+    return External(
+        port=_number(raw.get("port", 443), 1, 65535, f"{where}.port", int), protocol=protocol, cidr=cidr
+    )
+
+
+def _variable(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not _VARIABLE.match(value):
+        raise SpecificationError(f"`{value}` can't be part of a variable's name.", "as: API", f"{where}.as")
+    return value
+
+
+def _choice(value: Any, choices: tuple[str, ...], where: str) -> str:
+    if value not in choices:
+        raise SpecificationError(f"`{value}` isn't known.", f"Write one of {', '.join(choices)}.", where)
+    return value
+
+
+def _number(value: Any, least: float, most: float, where: str, kind: type) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise SpecificationError(f"`{value}` isn't a number from {least} to {most}.", "Correct it.", where)
+    if kind is int and value != int(value):
+        raise SpecificationError(f"`{value}` isn't a whole number.", "Correct it.", where)
+    return kind(value)
+
+
+def _only(raw: Mapping, known: tuple[str, ...], path: str) -> None:
+    for key in raw:
+        if key not in known:
+            where = f"cytoplane.yaml, {path}" if path else "cytoplane.yaml"
+            raise SpecificationError(f"`{key}` isn't known here.", f"Known are {', '.join(known)}.", where)
+
+
+def _check_connections(specification: Specification, project: str) -> None:
+    """Names within the project must exist; an endpoint may be left out where there is only one."""
+    for name, component in specification.components.items():
+        seen: set[str] = set()
+        for connection in component.connections:
+            where = f"cytoplane.yaml, components.{name}.connections"
+            if connection.name in seen:
+                raise SpecificationError(
+                    f"two connections are called {connection.name}.", "Give one another `as`.", where
+                )
+            seen.add(connection.name)
+            if not connection.to or not connection.to.startswith(f"{project}/"):
+                continue
+            target, _, endpoint = connection.to.partition("/")[2].partition(".")
+            provider = specification.components.get(target)
+            if provider is None:
+                raise SpecificationError(
+                    f"there is no component `{target}`.",
+                    f"Components are {', '.join(specification.components)}.",
+                    where,
+                )
+            if endpoint and endpoint not in provider.endpoints or not provider.endpoints:
+                raise SpecificationError(
+                    f"`{target}` has no endpoint {endpoint or 'at all'}.",
+                    f"Its endpoints are {', '.join(provider.endpoints) or 'none: declare one'}.",
+                    where,
+                )
+
+
+def _check_hosts(specification: Specification) -> None:
+    seen: dict[str, str] = {}
+    for name, component in specification.components.items():
+        for key, endpoint in component.endpoints.items():
+            if endpoint.host and endpoint.host in seen:
+                raise SpecificationError(
+                    f"`{name}.{key}` and `{seen[endpoint.host]}` claim the host `{endpoint.host}`.",
+                    "Give each a `host` of its own.",
+                )
+            if endpoint.host:
+                seen[endpoint.host] = f"{name}.{key}"
