@@ -57,6 +57,14 @@ class RequestId(_Both):
         return response
 
 
+class Surface(_Both):
+    """Requests of the agents' listener have addresses of their own and never those of the portal."""
+
+    def before(self, request: HttpRequest) -> None:
+        if getattr(request, "scope", {}).get("surface") == "agents":
+            request.urlconf = "dataplane.planes.agent_urls"  # type: ignore[attr-defined]
+
+
 class SecurityHeaders(_Both):
     """A content security policy without inline code, and no caching of what is somebody's own."""
 

@@ -50,6 +50,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "controlplane.middleware.RequestId",
+    "controlplane.middleware.Surface",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "controlplane.middleware.SecurityHeaders",
@@ -133,6 +134,11 @@ USE_TZ = True
 USE_I18N = False
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+CELERY_BEAT_SCHEDULE = {
+    "deployments": {"task": "delivery.sweep", "schedule": 5.0},
+    "planes": {"task": "planes.rebuild_all", "schedule": 30.0},
+    "telemetry": {"task": "telemetry.prune", "schedule": 600.0},
+}
 CELERY_BROKER_URL = (
     REDIS_URL.replace("unix://", "redis+socket://") if REDIS_URL.startswith("unix") else REDIS_URL
 )

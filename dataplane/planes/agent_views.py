@@ -1,0 +1,170 @@
+"""What agents ask and report. Everything that they say is untrusted and checked against their plane."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import time
+from typing import Any
+
+import redis.asyncio
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.db import connections
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_GET, require_POST
+
+from controlplane.errors import CytoplaneError
+from dataplane.planes import actions, enrolment, snapshots
+from dataplane.planes.identity import node_of, node_view
+from dataplane.planes.models import Node
+
+LONGEST_WAIT = 30.0
+_REPOSITORY = re.compile(r"^/authz/v2/t(\d+)/p(\d+)/")
+
+
+def body(request: HttpRequest) -> dict[str, Any]:
+    """The JSON object of a request."""
+    try:
+        document = json.loads(request.body or b"{}")
+    except ValueError:
+        raise CytoplaneError("invalid", field="body", message="The body isn't JSON.")
+    if not isinstance(document, dict):
+        raise CytoplaneError("invalid", field="body", message="The body isn't a JSON object.")
+    return document
+
+
+def items(document: dict[str, Any], name: str, most: int) -> list[dict[str, Any]]:
+    """A list of objects in a report, cut at ``most``."""
+    found = document.get(name, [])
+    if not isinstance(found, list):
+        raise CytoplaneError("invalid", field=name, message=f"`{name}` isn't a list.")
+    return [item for item in found[:most] if isinstance(item, dict)]
+
+
+@csrf_exempt
+@require_POST
+def enrol(request: HttpRequest) -> JsonResponse:
+    """A one-time token for a certificate."""
+    document = body(request)
+    node, certificate, authority = enrolment.enrol(
+        str(document.get("token", "")),
+        str(document.get("csr_pem", "")),
+        str(document.get("name", "")),
+        document.get("facts") if isinstance(document.get("facts"), dict) else {},
+    )
+    return JsonResponse(
+        {
+            "certificate_pem": certificate,
+            "authority_pem": authority,
+            "node_id": node.pk,
+            "plane_id": node.plane_id,
+        }
+    )
+
+
+@require_POST
+@node_view(expired=True)
+def renew(request: HttpRequest, node: Node) -> JsonResponse:
+    """A fresh certificate; the only thing that an expired one still opens."""
+    certificate, authority = enrolment.renew(node, str(body(request).get("csr_pem", "")))
+    return JsonResponse({"certificate_pem": certificate, "authority_pem": authority})
+
+
+def _returning(function, *arguments):  # type: ignore[no-untyped-def]
+    """Run a query and give its connection back: a poll that waits must not hold one."""
+    try:
+        return function(*arguments)
+    finally:
+        connections.close_all()
+
+
+async def _query(function, *arguments):  # type: ignore[no-untyped-def]
+    return await sync_to_async(_returning, thread_sensitive=False)(function, *arguments)
+
+
+@require_GET
+async def desired(request: HttpRequest) -> HttpResponse:
+    """The plane's snapshot as soon as it is newer than ``generation``; 304 when nothing came."""
+    node = await _query(lambda: node_of(request, kind=Node.Kind.AGENT))
+    try:
+        after = int(request.GET.get("generation", "0"))
+        wait = min(float(request.GET.get("wait", "0")), LONGEST_WAIT)
+    except ValueError:
+        raise CytoplaneError("invalid", field="generation", message="`generation` and `wait` are numbers.")
+    until = time.monotonic() + wait
+    client = redis.asyncio.Redis.from_url(settings.REDIS_URL)
+    wake = client.pubsub()
+    try:
+        with contextlib.suppress(redis.RedisError):
+            await wake.subscribe(snapshots.channel(node.plane_id))
+        while True:
+            document = await _query(snapshots.newest, node.plane_id, after)
+            if document is not None:
+                return JsonResponse(document)
+            left = until - time.monotonic()
+            if left <= 0:
+                return HttpResponse(status=304)
+            try:
+                # Redis only shortens the wait: without it the database is looked at now and then.
+                await wake.get_message(ignore_subscribe_messages=True, timeout=min(left, 2.0))
+            except redis.RedisError:
+                await asyncio.sleep(min(left, 1.0))
+    finally:
+        with contextlib.suppress(redis.RedisError):
+            await wake.aclose()
+        with contextlib.suppress(redis.RedisError):
+            await client.aclose()
+
+
+@require_POST
+@node_view(kind=Node.Kind.AGENT)
+def acknowledge(request: HttpRequest, node: Node) -> JsonResponse:
+    """A generation is applied, completely or with errors."""
+    document = body(request)
+    if document.get("applied") is True and isinstance(document.get("generation"), int):
+        actions.acknowledge(node, document["generation"], document.get("errors") or [])
+    return JsonResponse({})
+
+
+@require_POST
+@node_view(kind=Node.Kind.AGENT)
+def report(request: HttpRequest, node: Node) -> JsonResponse:
+    """Health of the node, phases of its replicas, what the kernel saw, what processes wrote."""
+    from delivery.actions import record_replica_reports
+    from telemetry.actions import record_flows, record_logs
+
+    document = body(request)
+    if isinstance(document.get("node"), dict):
+        actions.record_health(node, document["node"])
+    record_replica_reports(node.plane, items(document, "replicas", 2000))
+    record_flows(node.plane, items(document, "flows", 5000))
+    record_logs(node.plane, items(document, "logs", 5000))
+    return JsonResponse({})
+
+
+@csrf_exempt
+def authorise_image(request: HttpRequest, rest: str = "") -> HttpResponse:
+    """The control gateway asks before it lets a request through to the image registry.
+
+    Agents may pull what runs on their plane; builders may push to the project whose build they
+    hold.
+    """
+    from delivery.queries import builder_holds, plane_runs
+
+    node = node_of(request)
+    if request.path.rstrip("/") == "/authz/v2":
+        return HttpResponse()
+    match = _REPOSITORY.match(request.path)
+    if match is None:
+        raise CytoplaneError("not-found", kind="image")
+    tenant, project = int(match.group(1)), int(match.group(2))
+    reading = request.method in ("GET", "HEAD")
+    if node.kind == Node.Kind.AGENT and reading and plane_runs(node.plane_id, tenant, project):
+        return HttpResponse()
+    if node.kind == Node.Kind.BUILDER and builder_holds(node, tenant, project):
+        return HttpResponse()
+    raise CytoplaneError("not-found", kind="image")

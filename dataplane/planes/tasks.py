@@ -1,0 +1,20 @@
+"""Rebuilding desired state outside requests."""
+
+from __future__ import annotations
+
+from controlplane.celery import app
+from dataplane.planes import snapshots
+from dataplane.planes.models import Plane
+
+
+@app.task(name="planes.rebuild")
+def rebuild(plane_id: int) -> None:
+    """Make a new snapshot of a plane if anything changed."""
+    snapshots.rebuild(plane_id)
+
+
+@app.task(name="planes.rebuild_all")
+def rebuild_all() -> None:
+    """The safety net: whatever lost its wake-up is caught up with here."""
+    for plane_id in Plane.objects.values_list("pk", flat=True):
+        snapshots.rebuild(plane_id)

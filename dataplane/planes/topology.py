@@ -1,0 +1,207 @@
+"""From rows to the boundary compiler's input."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from django.conf import settings
+
+from cells.boundary import model
+from cells.specification import Component, Specification
+from dataplane import addresses
+from dataplane.planes.models import Plane
+from delivery.models import Deployment, Replica
+from infra.config import Config
+from projects.models import Cell, Workload
+
+#: What no declaration opens on any node; the node adds its own addresses.
+FLOOR: tuple[tuple[str, str], ...] = tuple(
+    (network, "FLOOR")
+    for network in (
+        "0.0.0.0/8",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "::/127",
+        "fe80::/10",
+        "ff00::/8",
+        "64:ff9b::/96",
+    )
+)
+
+RUNNING = ("run", "serve", "drain")
+UNDERWAY = ("building", "starting", "switching", "draining")
+
+
+def _parse(document: dict) -> Specification:
+    return Specification.from_dict(document)
+
+
+def _in_force(cell: Cell, incoming: dict[int, dict]) -> tuple[Specification, dict[str, Component]]:
+    """The specification that serves, and the components of the release on its way (connections only)."""
+    serving = _parse(cell.serving_release.specification) if cell.serving_release else None
+    coming = _parse(incoming[cell.pk]) if cell.pk in incoming else None
+    if serving is None:
+        return coming or Specification(components={}), {}
+    return serving, coming.components if coming else {}
+
+
+def build(plane: Plane, config: Config | None = None) -> model.Topology:
+    """All cells of the plane as they are meant to be now."""
+    config = config or settings.CONFIG
+    cells = list(
+        Cell.objects.filter(environment__plane=plane)
+        .select_related("project__tenant", "environment", "serving_release")
+        .order_by("number")
+    )
+    incoming = {
+        deployment.cell_id: deployment.release.specification
+        for deployment in Deployment.objects.filter(cell__in=cells, state__in=UNDERWAY).select_related("release")
+        if deployment.release_id
+    }
+    replicas: dict[int, list[model.Replica]] = defaultdict(list)
+    for replica in Replica.objects.filter(plane=plane, wanted__in=RUNNING).order_by("pk"):
+        pair = addresses.workload(config, replica.address_index)
+        replicas[replica.workload_id].append(
+            model.Replica(f"r{replica.pk}", pair.v4, pair.v6, replica.wanted == Replica.Wanted.SERVE)
+        )
+    rows = (
+        Workload.objects.filter(cell__in=cells)
+        .select_related("component")
+        .prefetch_related("endpoints__hosts", "connections")
+    )
+    workloads: dict[int, list[Workload]] = defaultdict(list)
+    for row in rows:
+        workloads[row.cell_id].append(row)
+    specifications = {cell.pk: _in_force(cell, incoming) for cell in cells}
+    targets = _targets(cells, workloads, specifications)
+    compiled = []
+    for cell in cells:
+        gateway = addresses.cell_gateway(config, cell.gateway_index)
+        compiled.append(
+            model.Cell(
+                number=cell.number,
+                tenant=cell.project.tenant_id,
+                tenant_name=cell.project.tenant.slug,
+                project=cell.project.slug,
+                environment=cell.environment.name,
+                rule=cell.rule,
+                gateway_identity=cell.gateway_identity,
+                gateway4=gateway.v4,
+                gateway6=gateway.v6,
+                strict=cell.project.strict or specifications[cell.pk][0].strict,
+                workloads=tuple(
+                    made
+                    for row in sorted(workloads[cell.pk], key=lambda w: w.identity)
+                    if (made := _workload(config, cell, row, specifications[cell.pk], targets, replicas))
+                ),
+            )
+        )
+    north = addresses.workload(config, addresses.GATEWAY_NORTH)
+    resolver = addresses.workload(config, addresses.RESOLVER)
+    index = addresses.workload(config, addresses.INDEX_PROXY)
+    door = addresses.service(config, addresses.PUBLIC_DOOR_SERVICE)
+    own = tuple(
+        (str(network), "FLOOR")
+        for network in (config.workloads4, config.services4, config.workloads6, config.services6)
+    )
+    return model.Topology(
+        cells=tuple(compiled),
+        north4=north.v4,
+        north6=north.v6,
+        north_port=addresses.NORTH_HTTP_PORT,
+        public_ports=tuple(sorted({80, config.apps_port})),
+        door4=door.v4,
+        door6=door.v6,
+        resolver4=resolver.v4,
+        resolver6=resolver.v6,
+        index4=index.v4,
+        index6=index.v6,
+        index_port=addresses.INDEX_PROXY_PORT,
+        floor=FLOOR + own,
+    )
+
+
+def _targets(cells: list[Cell], workloads: dict, specifications: dict) -> dict[tuple, tuple[int, list[str]]]:
+    """(tenant, environment, project, component) → (identity, names of its endpoints)."""
+    found = {}
+    for cell in cells:
+        serving, coming = specifications[cell.pk]
+        for row in workloads[cell.pk]:
+            name = row.component.name
+            declared = serving.components.get(name) or coming.get(name)
+            if declared:
+                key = (cell.project.tenant_id, cell.environment_id, cell.project.slug, name)
+                found[key] = (row.identity, list(declared.endpoints))
+    return found
+
+
+def _workload(
+    config: Config,
+    cell: Cell,
+    row: Workload,
+    specification: tuple[Specification, dict[str, Component]],
+    targets: dict,
+    replicas: dict[int, list[model.Replica]],
+) -> model.Workload | None:
+    serving, coming = specification
+    name = row.component.name
+    declared = serving.components.get(name) or coming.get(name)
+    if declared is None:
+        return None
+    pair = addresses.service(config, row.service_index)
+    known = {endpoint.name: endpoint for endpoint in row.endpoints.all()}
+    endpoints = []
+    for key, endpoint in declared.endpoints.items():
+        if key not in known:
+            continue
+        hosts = tuple(sorted(host.name for host in known[key].hosts.all()))
+        endpoints.append(
+            model.Endpoint(
+                rule=known[key].rule,
+                name=key,
+                port=endpoint.port,
+                protocol=endpoint.protocol,
+                visibility=endpoint.visibility,
+                hosts=hosts if endpoint.visibility == "public" else (),
+                callers=endpoint.callers,
+            )
+        )
+    numbers = {connection.key: connection for connection in row.connections.all()}
+    connections = {}
+    # What starts may call what it declares before it serves; the union goes back with the switch.
+    for component in (declared, coming.get(name)):
+        for connection in component.connections if component else ():
+            if connection.key in numbers:
+                made = _connection(cell, connection, numbers[connection.key], targets)
+                if made is not None:
+                    connections[connection.key] = made
+    return model.Workload(
+        identity=row.identity,
+        name=name,
+        service4=pair.v4,
+        service6=pair.v6,
+        endpoints=tuple(endpoints),
+        connections=tuple(connections.values()),
+        replicas=tuple(replicas.get(row.pk, ())),
+    )
+
+
+def _connection(cell: Cell, connection, number, targets: dict) -> model.Connection | None:  # type: ignore[no-untyped-def]
+    if connection.external is not None:
+        e = connection.external
+        external = model.External(port=e.port, protocol=e.protocol, cidr=e.cidr, host=e.host)
+        return model.Connection(rule=number.rule, name=connection.name, external=external)
+    project, _, rest = connection.to.partition("/")
+    component, _, endpoint = rest.partition(".")
+    found = targets.get((cell.project.tenant_id, cell.environment_id, project, component))
+    if found is None or not found[1]:
+        return None
+    return model.Connection(
+        rule=number.rule,
+        name=connection.name,
+        provider=found[0],
+        endpoint=endpoint or found[1][0],
+        listener_port=number.listener_port,
+    )

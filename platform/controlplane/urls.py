@@ -1,0 +1,14 @@
+"""Addresses of the portal's server: REST API, git, health, and the portal itself."""
+
+from django.urls import include, path
+
+from api.root import api
+from controlplane import health
+
+urlpatterns = [
+    path("healthz", health.alive),
+    path("readyz", health.ready),
+    path("api/v1/", api.urls),
+    path("git/", include("delivery.git.urls")),
+    path("", include("web.urls")),
+]

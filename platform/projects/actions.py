@@ -1,0 +1,256 @@
+"""The only writers of projects, cells, scale and configuration. Each is atomic and audited."""
+
+from __future__ import annotations
+
+import re
+
+from django.db import IntegrityError, transaction
+
+from cells.specification import Specification
+from controlplane.errors import CytoplaneError
+from dataplane.planes import actions as planes
+from dataplane.planes import numbers
+from dataplane.planes.models import Plane
+from projects import hosts, quotas
+from projects.models import (
+    Cell,
+    Component,
+    ConfigVariable,
+    Connection,
+    Endpoint,
+    Environment,
+    Host,
+    Project,
+    Workload,
+)
+from tenants import audit, names
+from tenants.keys import Box
+from tenants.models import Tenant
+from tenants.policy import Actor, authorise
+
+#: name → (position, branch)
+DEFAULT_ENVIRONMENTS = {"staging": (0, "staging"), hosts.PRODUCTION: (1, "main")}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
+LARGEST_VALUE = 32 * 1024
+#: Given by the platform to every process.
+RESERVED_VARIABLES = frozenset({"PORT", "CYTOPLANE_COMPONENT", "CYTOPLANE_RELEASE"})
+
+
+def create_default_environments(tenant: Tenant) -> None:
+    """The two environments that a tenant begins with, on the first shared plane."""
+    plane = Plane.objects.filter(owner=None).order_by("pk").first()
+    for name, (position, branch) in DEFAULT_ENVIRONMENTS.items():
+        Environment.objects.create(tenant=tenant, name=name, position=position, branch=branch, plane=plane)
+
+
+def _create_cell(project: Project, environment: Environment) -> Cell:
+    return Cell.objects.create(
+        project=project,
+        environment=environment,
+        number=numbers.allocate("cell"),
+        gateway_identity=numbers.allocate("identity"),
+        rule=numbers.allocate("rule"),
+        gateway_index=numbers.allocate("gateway"),
+    )
+
+
+@transaction.atomic
+def create_project(
+    *, acting_user: Actor, tenant: Tenant, slug: str, description: str = "", strict: bool = False
+) -> Project:
+    """A project with a cell in each environment."""
+    authorise(acting_user, "create project", tenant)
+    names.validate(slug)
+    quotas.check_projects(tenant)
+    try:
+        with transaction.atomic():
+            project = Project.objects.create(
+                tenant=tenant, slug=slug, description=description[:240], strict=strict
+            )
+    except IntegrityError:
+        raise CytoplaneError("name-taken", kind="project", name=slug)
+    for environment in tenant.environments.all():
+        _create_cell(project, environment)
+    audit.record(acting_user, "project.create", project, tenant=tenant)
+    return project
+
+
+@transaction.atomic
+def destroy_project(*, acting_user: Actor, project: Project, confirm: str) -> None:
+    """Remove a project, what runs of it, its releases and its repository."""
+    tenant = project.tenant
+    authorise(acting_user, "destroy project", tenant)
+    if confirm != project.slug:
+        raise CytoplaneError("confirmation-missing", kind="project", name=project.slug)
+    from delivery.models import Replica
+    from delivery.tasks import remove_repository
+
+    touched = set()
+    for replica in Replica.objects.filter(workload__cell__project=project).select_related("plane"):
+        numbers.free_address(replica.plane, replica.address_index)
+        touched.add(replica.plane)
+        replica.delete()
+    audit.record(acting_user, "project.destroy", project, tenant=tenant)
+    remove_repository.enqueue(tenant.pk, project.pk)
+    project.cells.update(serving_release=None)
+    project.cells.all().delete()
+    project.delete()
+    for plane in touched:
+        planes.touch(plane)
+
+
+@transaction.atomic
+def set_strict(*, acting_user: Actor, project: Project, strict: bool) -> Project:
+    """Whether only declared connections pass inside the project's cells; in force at once."""
+    authorise(acting_user, "configure", project.tenant)
+    before, project.strict = project.strict, strict
+    project.save(update_fields=["strict"])
+    audit.record(
+        acting_user, "project.strict", project, tenant=project.tenant, changes={"strict": [before, strict]}
+    )
+    for cell in project.cells.select_related("environment__plane"):
+        if cell.environment.plane:
+            planes.touch(cell.environment.plane)
+    return project
+
+
+@transaction.atomic
+def set_variables(
+    *,
+    acting_user: Actor,
+    cell: Cell,
+    set: dict[str, str] | None = None,  # noqa: A002  the word of the API
+    secrets: dict[str, str] | None = None,
+    unset: list[str] | None = None,
+    component: str = "",
+) -> bool:
+    """Change configuration; whether anything changed. What is released gets a new release with it.
+
+    The audit event names the variables and never their values.
+    """
+    tenant = cell.project.tenant
+    authorise(acting_user, "configure", tenant)
+    target = _component(cell, component)
+    given = {**dict.fromkeys(set or {}, False), **dict.fromkeys(secrets or {}, True)}
+    values = {**(set or {}), **(secrets or {})}
+    Cell.objects.select_for_update().get(pk=cell.pk)
+    for name, value in values.items():
+        _validate_variable(name, value)
+    box = Box(tenant.pk)
+    changed: dict[str, list[str]] = {"set": [], "secret": [], "unset": []}
+    for name, value in values.items():
+        row = cell.variables.filter(name=name, component=target).first()
+        if row and row.is_secret == given[name] and box.unseal(row.sealed, _purpose(cell)) == value:
+            continue
+        row = row or ConfigVariable(cell=cell, component=target, name=name)
+        row.sealed = box.seal(value, _purpose(cell))
+        row.is_secret = given[name]
+        row.changed_by = acting_user.name
+        row.save()
+        changed["secret" if given[name] else "set"].append(name)
+    for name in unset or []:
+        if cell.variables.filter(name=name, component=target).delete()[0]:
+            changed["unset"].append(name)
+    changed = {key: value for key, value in changed.items() if value}
+    if not changed:
+        return False
+    cell.config_version += 1
+    cell.save(update_fields=["config_version"])
+    audit.record(acting_user, "config.change", cell, tenant=tenant, changes=changed)
+    if cell.serving_release_id:
+        from delivery.actions import deploy_configuration
+
+        deploy_configuration(acting_user=acting_user, cell=cell)
+    return True
+
+
+def _component(cell: Cell, name: str) -> Component | None:
+    if not name:
+        return None
+    found = Component.objects.filter(project=cell.project, name=name).first()
+    if found is None:
+        raise CytoplaneError("not-found", kind="component")
+    return found
+
+
+def _purpose(cell: Cell) -> str:
+    return f"config:{cell.pk}"
+
+
+def _validate_variable(name: str, value: str) -> None:
+    if not _VARIABLE.fullmatch(name):
+        raise CytoplaneError(
+            "invalid", field=name[:80], message=f"`{name[:80]}` can't be a variable: letters, digits and `_`."
+        )
+    if name in RESERVED_VARIABLES:
+        raise CytoplaneError("invalid", field=name, message=f"`{name}` is set by the platform.")
+    if "\0" in value or len(value.encode()) > LARGEST_VALUE:
+        raise CytoplaneError(
+            "invalid", field=name, message=f"The value of `{name}` is larger than 32 KiB or holds a zero byte."
+        )
+
+
+def configuration(cell: Cell) -> dict[str, dict[str, str]]:
+    """All variables in clear, by component ("" for all of them). Only for making a release."""
+    box = Box(cell.project.tenant_id)
+    values: dict[str, dict[str, str]] = {}
+    for row in cell.variables.select_related("component"):
+        part = values.setdefault(row.component.name if row.component else "", {})
+        part[row.name] = box.unseal(row.sealed, _purpose(cell))
+    return values
+
+
+def variable_value(cell: Cell, variable: ConfigVariable) -> str | None:
+    """A plain variable's value; None for a secret, which is never shown again."""
+    if variable.is_secret:
+        return None
+    return Box(cell.project.tenant_id).unseal(variable.sealed, _purpose(cell))
+
+
+def sync_specification(*, cell: Cell, specification: Specification) -> None:
+    """Give everything that the specification declares its rows and numbers, and claim its hosts.
+
+    Only adds: what an older release still needs goes on existing. Raises `host-taken` and `quota`.
+    Call in the transaction that makes the release.
+    """
+    quotas.check(cell, specification, cell.scale)
+    for name, declared in specification.components.items():
+        component, _ = Component.objects.update_or_create(
+            project=cell.project, name=name, defaults={"kind": declared.kind}
+        )
+        workload = Workload.objects.filter(cell=cell, component=component).first()
+        if workload is None:
+            workload = Workload.objects.create(
+                cell=cell,
+                component=component,
+                identity=numbers.allocate("identity"),
+                service_index=numbers.allocate("service"),
+            )
+        known = {endpoint.name: endpoint for endpoint in workload.endpoints.all()}
+        for key, endpoint in declared.endpoints.items():
+            row = known.get(key) or Endpoint.objects.create(
+                workload=workload, name=key, rule=numbers.allocate("rule")
+            )
+            if endpoint.host:
+                hosts.claim(cell, row, endpoint.host)
+        keys = set(workload.connections.values_list("key", flat=True))
+        for connection in declared.connections:
+            if connection.key not in keys:
+                keys.add(connection.key)
+                Connection.objects.create(
+                    workload=workload,
+                    key=connection.key,
+                    rule=numbers.allocate("rule"),
+                    listener_port=numbers.allocate("listener"),
+                )
+
+
+def release_hosts(cell: Cell, specification: Specification) -> None:
+    """Give up host names that the release that now serves doesn't claim."""
+    wanted = {
+        hosts.full_name(cell, endpoint.host)
+        for component in specification.components.values()
+        for endpoint in component.endpoints.values()
+        if endpoint.host
+    }
+    Host.objects.filter(endpoint__workload__cell=cell).exclude(name__in=wanted).delete()
