@@ -102,7 +102,7 @@ def _endpoint(row: Replica, config: Config) -> dict[str, Any]:
         "state": "drain" if row.wanted == Replica.Wanted.DRAIN else "run",
         "process": {
             "image": row.release.images[name],
-            "command": ["/bin/sh", "-c", f"exec {component.command}"] if component.command else None,
+            "command": ["/bin/sh", "-c", component.command] if component.command else None,
             "environment": {"release": row.release_id, "component": name},
             "limits": {"memory": component.limits.memory * 2**20, "cpu": component.limits.cpu, "pids": 512},
             "stop_grace": 10,

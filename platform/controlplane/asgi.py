@@ -1,8 +1,36 @@
-"""The portal's, API's and git's ASGI application."""
+"""The ASGI application behind the portal's port: git by its own protocol, everything else by Django."""
 
 import os
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
-application = get_asgi_application()
+_django = get_asgi_application()
+
+from delivery.git.asgi import GitApplication  # noqa: E402  models need Django to be set up
+
+_git = GitApplication()
+#: Bodies of anything but git; forms and API documents are small.
+LARGEST_BODY = 4 * 2**20
+
+
+async def application(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+    """Choose by path; bodies are bounded before anybody reads them."""
+    if scope["type"] == "http" and scope["path"].startswith("/git/"):
+        await _git(scope, receive, send)
+        return
+    length = dict(scope.get("headers", [])).get(b"content-length", b"0")
+    too_large = not length.isdigit() or int(length) > LARGEST_BODY
+    if too_large:
+        await send({"type": "http.response.start", "status": 413, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": b"The request is larger than 4 MiB.\n"})
+        return
+    read = 0
+
+    async def bounded():  # type: ignore[no-untyped-def]
+        nonlocal read
+        message = await receive()
+        read += len(message.get("body", b""))
+        return {"type": "http.disconnect"} if read > LARGEST_BODY else message
+
+    await _django(scope, bounded, send)

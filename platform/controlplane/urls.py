@@ -9,6 +9,5 @@ urlpatterns = [
     path("healthz", health.alive),
     path("readyz", health.ready),
     path("api/v1/", api.urls),
-    path("git/", include("delivery.git.urls")),
     path("", include("web.urls")),
 ]

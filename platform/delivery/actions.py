@@ -1,0 +1,311 @@
+"""The only writers of deployments, builds and replicas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from cells.specification import Specification
+from controlplane.errors import CytoplaneError
+from dataplane.planes.models import Node, Plane
+from delivery import environment, log, machine, tasks
+from delivery.models import Build, Deployment, Push, Release, Replica
+from projects import quotas
+from projects.actions import sync_specification
+from projects.models import Cell
+from tenants import audit
+from tenants.keys import Box
+from tenants.policy import Actor, authorise
+
+State = Deployment.State
+MOST_REPLICAS = 50
+#: What a node may say about a replica, and how much of it is kept.
+_PHASES = set(Replica.Phase.values)
+
+
+def _queue(cell: Cell, **fields: Any) -> Deployment:
+    """A waiting deployment. The one that waited before is superseded: only the newest matters."""
+    Cell.objects.select_for_update(of=("self",)).get(pk=cell.pk)
+    for waiting in Deployment.objects.select_for_update().filter(cell=cell, state=State.QUEUED):
+        error = CytoplaneError("deployment-superseded")
+        waiting.state, waiting.ended_at = State.SUPERSEDED, timezone.now()
+        waiting.error_code = error.code
+        waiting.error = {"id": error.code, "message": error.message, "next": error.next}
+        waiting.save()
+        log.say(waiting, error.message)
+    deployment = Deployment.objects.create(cell=cell, **fields)
+    tasks.advance.enqueue(deployment.pk)
+    return deployment
+
+
+@transaction.atomic
+def start_push(
+    *, acting_user: Actor, cell: Cell, branch: str, old: str, new: str, summary: str, archive: str
+) -> Deployment:
+    """Deploy a pushed commit, whose source lies in ``archive``."""
+    authorise(acting_user, "push", cell.project.tenant)
+    deployment = _queue(
+        cell, kind=Deployment.Kind.PUSH, commit=new, summary=summary[:200], created_by=acting_user.name
+    )
+    Build.objects.create(deployment=deployment, archive=archive)
+    Push.objects.create(
+        deployment=deployment, branch=branch, old_commit=old, new_commit=new, attached_at=timezone.now()
+    )
+    audit.record(
+        acting_user, "push", deployment, tenant=cell.project.tenant, name=str(cell), changes={"commit": new}
+    )
+    return deployment
+
+
+def _locked(cell: Cell) -> Cell:
+    return (
+        Cell.objects.select_for_update(of=("self",))
+        .select_related("project__tenant", "environment__plane", "serving_release")
+        .get(pk=cell.pk)
+    )
+
+
+def _serving(cell: Cell) -> Release:
+    if cell.serving_release is None:
+        raise CytoplaneError("nothing-released", cell=str(cell))
+    return cell.serving_release
+
+
+@transaction.atomic
+def rollback(*, acting_user: Actor, cell: Cell, number: int) -> Deployment:
+    """A new release that equals an old one, code and configuration together, on its way."""
+    tenant = cell.project.tenant
+    authorise(acting_user, "deploy", tenant)
+    cell = _locked(cell)
+    old = Release.objects.filter(cell=cell, number=number).first()
+    if old is None:
+        raise CytoplaneError("not-found", kind="release")
+    serving = _serving(cell)
+    if old.pk == serving.pk:
+        raise CytoplaneError("conflict", message=f"v{number} is what serves already.")
+    import json
+
+    configuration = json.loads(Box(tenant.pk).unseal(old.configuration, environment.purpose(old)))
+    sync_specification(cell=cell, specification=Specification.from_dict(old.specification))
+    release = machine.create_release(
+        cell,
+        specification=old.specification,
+        images=old.images,
+        commit=old.commit,
+        summary=f"Roll back to v{number}: {old.summary}",
+        created_by=acting_user.name,
+        configuration=configuration,
+        rolled_back_from=old,
+    )
+    audit.record(acting_user, "release.rollback", release, tenant=tenant, name=str(cell), changes={"to": number})
+    return _queue(
+        cell,
+        kind=Deployment.Kind.ROLLBACK,
+        release=release,
+        commit=old.commit,
+        summary=f"Roll back to v{number}",
+        created_by=acting_user.name,
+    )
+
+
+@transaction.atomic
+def deploy_configuration(*, acting_user: Actor, cell: Cell) -> Deployment:
+    """The serving code with the configuration as it is now, as a new release."""
+    authorise(acting_user, "configure", cell.project.tenant)
+    cell = _locked(cell)
+    serving = _serving(cell)
+    release = machine.create_release(
+        cell,
+        specification=serving.specification,
+        images=serving.images,
+        commit=serving.commit,
+        summary="Configuration changed",
+        created_by=acting_user.name,
+    )
+    return _queue(
+        cell,
+        kind=Deployment.Kind.CONFIG,
+        release=release,
+        commit=serving.commit,
+        summary="Configuration changed",
+        created_by=acting_user.name,
+    )
+
+
+@transaction.atomic
+def scale(*, acting_user: Actor, cell: Cell, numbers: dict[str, int]) -> Deployment:
+    """Other numbers of replicas for components of the serving release."""
+    tenant = cell.project.tenant
+    authorise(acting_user, "scale", tenant)
+    cell = _locked(cell)
+    serving = _serving(cell)
+    specification = Specification.from_dict(serving.specification)
+    for name, number in numbers.items():
+        if name not in specification.components:
+            raise CytoplaneError("not-found", kind="component")
+        if not 0 <= number <= MOST_REPLICAS:
+            raise CytoplaneError("invalid", field=name, message=f"Replicas are 0 to {MOST_REPLICAS}.")
+    before = dict(cell.scale)
+    cell.scale = {**cell.scale, **numbers}
+    quotas.check(cell, specification, cell.scale)
+    cell.save(update_fields=["scale"])
+    audit.record(acting_user, "scale", cell, tenant=tenant, changes={"scale": [before, cell.scale]})
+    words = ", ".join(f"{name} to {number}" for name, number in sorted(numbers.items()))
+    return _queue(
+        cell,
+        kind=Deployment.Kind.SCALE,
+        release=serving,
+        commit=serving.commit,
+        summary=f"Scale {words}",
+        created_by=acting_user.name,
+    )
+
+
+@transaction.atomic
+def cancel(*, acting_user: Actor, deployment: Deployment) -> Deployment:
+    """Ask a deployment to stop; one that has switched already can't."""
+    tenant = deployment.cell.project.tenant
+    authorise(acting_user, "deploy", tenant)
+    row = Deployment.objects.select_for_update().get(pk=deployment.pk)
+    if row.state not in (State.QUEUED, State.BUILDING, State.STARTING):
+        raise CytoplaneError("conflict", message=f"The deployment is {row.state}; it can't be cancelled any more.")
+    row.cancel_requested = True
+    row.save(update_fields=["cancel_requested"])
+    audit.record(acting_user, "deployment.cancel", row, tenant=tenant, name=str(deployment.cell))
+    tasks.advance.enqueue(row.pk)
+    return row
+
+
+@transaction.atomic
+def retry(*, acting_user: Actor, deployment: Deployment) -> Deployment:
+    """The same release, or the same source, once more."""
+    cell = _locked(deployment.cell)
+    tenant = cell.project.tenant
+    authorise(acting_user, "deploy", tenant)
+    if deployment.state not in (State.FAILED, State.CANCELLED):
+        raise CytoplaneError("conflict", message="Only a deployment that failed or was cancelled can be retried.")
+    build = Build.objects.filter(deployment=deployment).first()
+    if deployment.release_id is None and (build is None or not build.archive):
+        raise CytoplaneError("conflict", message="Its source isn't kept any more; push again.")
+    again = _queue(
+        cell,
+        kind=deployment.kind,
+        release=deployment.release,
+        commit=deployment.commit,
+        summary=deployment.summary,
+        created_by=acting_user.name,
+    )
+    if deployment.release_id is None and build is not None:
+        Build.objects.create(deployment=again, archive=build.archive)
+    audit.record(acting_user, "deployment.retry", again, tenant=tenant, name=str(cell))
+    return again
+
+
+# What nodes report.
+
+
+def record_replica_reports(plane: Plane, reports: list[dict[str, Any]]) -> None:
+    """Take the phases that a node reports for replicas of its own plane; others are ignored."""
+    by_id = {}
+    for report in reports:
+        name = str(report.get("id", ""))
+        if name[:1] == "r" and name[1:].isdigit() and report.get("phase") in _PHASES:
+            by_id[int(name[1:])] = report
+    changed = set()
+    for replica in Replica.objects.filter(pk__in=by_id, plane=plane):
+        report = by_id[replica.pk]
+        detail = _detail(report)
+        restarts = report.get("restarts", 0)
+        restarts = restarts if isinstance(restarts, int) and 0 <= restarts < 2**31 else 0
+        if (replica.phase, replica.detail, replica.restarts) == (report["phase"], detail, restarts):
+            continue
+        if replica.phase != report["phase"]:
+            replica.phase_since = timezone.now()
+            changed.add(replica.release_id)
+        replica.phase, replica.detail, replica.restarts = report["phase"], detail, restarts
+        replica.save(update_fields=["phase", "phase_since", "detail", "restarts"])
+    if changed:
+        for pk in Deployment.objects.filter(release__in=changed, state=State.STARTING).values_list("pk", flat=True):
+            tasks.advance.enqueue(pk)
+
+
+def _detail(report: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a report that are kept, each bounded."""
+    detail: dict[str, Any] = {}
+    if isinstance(report.get("exit_code"), int):
+        detail["exit_code"] = report["exit_code"]
+    if isinstance(report.get("reason"), str):
+        detail["reason"] = report["reason"][:300].replace("\0", "")
+    if isinstance(report.get("started_at"), int | float):
+        detail["started_at"] = report["started_at"]
+    if isinstance(report.get("last_lines"), list):
+        detail["last_lines"] = [str(line)[:400].replace("\0", "") for line in report["last_lines"][-30:]]
+    probe = report.get("probe")
+    if isinstance(probe, dict):
+        detail["probe"] = {key: str(probe.get(key, ""))[:200].replace("\0", "") for key in ("what", "answer")}
+    return detail
+
+
+def generation_acknowledged(plane_id: int | None, generation: int) -> None:
+    """A node has applied a generation: deployments that wait for it go on."""
+    waiting = Deployment.objects.filter(
+        cell__environment__plane=plane_id, state=State.SWITCHING, awaited_generation__lte=generation
+    )
+    for pk in waiting.values_list("pk", flat=True):
+        tasks.advance.enqueue(pk)
+
+
+# What builders report.
+
+
+@transaction.atomic
+def claim_build(node: Node) -> Build | None:
+    """The oldest waiting build, now this builder's."""
+    build = (
+        Build.objects.select_for_update(skip_locked=True, of=("self",))
+        .filter(state=Build.State.WAITING, deployment__state=State.BUILDING)
+        .select_related("deployment__cell__project__tenant")
+        .order_by("pk")
+        .first()
+    )
+    if build is None:
+        return None
+    build.state = Build.State.CLAIMED
+    build.node = node
+    build.attempt += 1
+    build.heartbeat_at = timezone.now()
+    build.save(update_fields=["state", "node", "attempt", "heartbeat_at"])
+    return build
+
+
+@transaction.atomic
+def finish_build(build: Build, result: dict[str, Any]) -> None:
+    """A builder's result. It must have a readable specification and an image for each component."""
+    row = Build.objects.select_for_update().get(pk=build.pk)
+    if row.state != Build.State.CLAIMED:
+        return
+    ok = result.get("ok") is True
+    if ok:
+        try:
+            specification = Specification.from_dict(result["specification"])
+            images = {name: str(result["images"][name]) for name in specification.components}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise CytoplaneError("invalid", field="result", message="The build's result can't be read.")
+        prefix = image_prefix(row.deployment.cell)
+        if any(not image.startswith(f"{prefix}@sha256:") for image in images.values()):
+            raise CytoplaneError("invalid", field="images", message="An image isn't the project's own.")
+        row.result = {"specification": specification.as_dict(), "images": images}
+    else:
+        error = result.get("error")
+        row.result = {"error": error if isinstance(error, dict) else {}}
+    row.state = Build.State.DONE if ok else Build.State.FAILED
+    row.ended_at = timezone.now()
+    row.save(update_fields=["state", "result", "ended_at"])
+    tasks.advance.enqueue(row.deployment_id)
+
+
+def image_prefix(cell: Cell) -> str:
+    """The repository of a project's images, without a registry's host."""
+    return f"t{cell.project.tenant_id}/p{cell.project_id}"

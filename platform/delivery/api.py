@@ -1,0 +1,161 @@
+"""REST API of releases, deployments and replicas."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+from django.http import HttpRequest, StreamingHttpResponse
+from ninja import Router, Schema
+
+from api.paging import page
+from delivery import actions, queries
+from delivery.models import Deployment, LogChunk, Release, Replica
+from projects.queries import get_cell
+from tenants.api import actor_of
+
+router = Router()
+_CELL = "/tenants/{tenant}/projects/{project}/environments/{environment}"
+_FOLLOW_SECONDS = 600
+
+
+class Scale(Schema):
+    numbers: dict[str, int]
+
+
+def release_out(release: Release, serving: int | None = None) -> dict[str, Any]:
+    return {
+        "number": release.number,
+        "commit": release.commit,
+        "summary": release.summary,
+        "created_at": release.created_at,
+        "created_by": release.created_by,
+        "serving": release.pk == serving,
+        "variables": release.variable_names,
+        "rolled_back_from": release.rolled_back_from.number if release.rolled_back_from else None,
+    }
+
+
+def deployment_out(row: Deployment) -> dict[str, Any]:
+    return {
+        "id": row.pk,
+        "kind": row.kind,
+        "state": row.state,
+        "release": row.release.number if row.release else None,
+        "commit": row.commit,
+        "summary": row.summary,
+        "created_by": row.created_by,
+        "created_at": row.created_at,
+        "started_at": row.started_at,
+        "ended_at": row.ended_at,
+        "error": row.error or None,
+        "still_serving": row.still_serving or None,
+    }
+
+
+def replica_out(row: Replica) -> dict[str, Any]:
+    return {
+        "id": f"r{row.pk}",
+        "component": row.workload.component.name,
+        "number": row.number,
+        "release": row.release.number,
+        "wanted": row.wanted,
+        "phase": row.phase,
+        "since": row.phase_since,
+        "restarts": row.restarts,
+        "detail": row.detail,
+    }
+
+
+@router.get(f"{_CELL}/releases", operation_id="list_releases", summary="Releases, newest first")
+def list_releases(
+    request: HttpRequest, tenant: str, project: str, environment: str, before: int | None = None, limit: int = 50
+) -> list[dict[str, Any]]:
+    cell = get_cell(actor_of(request), tenant, project, environment)
+    return [release_out(row, cell.serving_release_id) for row in page(queries.releases(cell), before, limit)]
+
+
+@router.post(f"{_CELL}/releases/{{number}}/rollback", operation_id="rollback", summary="Go back to a release")
+def rollback(request: HttpRequest, tenant: str, project: str, environment: str, number: int) -> dict[str, Any]:
+    cell = get_cell(actor_of(request), tenant, project, environment)
+    return deployment_out(actions.rollback(acting_user=actor_of(request), cell=cell, number=number))
+
+
+@router.get(f"{_CELL}/replicas", operation_id="list_replicas", summary="What runs")
+def list_replicas(request: HttpRequest, tenant: str, project: str, environment: str) -> list[dict[str, Any]]:
+    cell = get_cell(actor_of(request), tenant, project, environment)
+    return [replica_out(row) for row in queries.replicas(cell)]
+
+
+@router.post(f"{_CELL}/scale", operation_id="scale", summary="Numbers of replicas")
+def scale(request: HttpRequest, tenant: str, project: str, environment: str, body: Scale) -> dict[str, Any]:
+    cell = get_cell(actor_of(request), tenant, project, environment)
+    return deployment_out(actions.scale(acting_user=actor_of(request), cell=cell, numbers=body.numbers))
+
+
+@router.get(f"{_CELL}/deployments", operation_id="list_deployments", summary="Deployments, newest first")
+def list_deployments(
+    request: HttpRequest, tenant: str, project: str, environment: str, before: int | None = None, limit: int = 50
+) -> list[dict[str, Any]]:
+    cell = get_cell(actor_of(request), tenant, project, environment)
+    return [deployment_out(row) for row in page(queries.deployments(cell), before, limit)]
+
+
+@router.get(f"{_CELL}/deployments/{{number}}", operation_id="get_deployment", summary="A deployment and its steps")
+def read_deployment(request: HttpRequest, tenant: str, project: str, environment: str, number: int) -> dict[str, Any]:
+    cell = get_cell(actor_of(request), tenant, project, environment)
+    row = queries.get_deployment(cell, number)
+    steps = [
+        {"name": s.name, "started_at": s.started_at, "ended_at": s.ended_at, "ok": s.ok} for s in row.steps.all()
+    ]
+    return deployment_out(row) | {"steps": steps}
+
+
+@router.post(f"{_CELL}/deployments/{{number}}/cancel", operation_id="cancel_deployment", summary="Cancel")
+def cancel(request: HttpRequest, tenant: str, project: str, environment: str, number: int) -> dict[str, Any]:
+    cell = get_cell(actor_of(request), tenant, project, environment)
+    row = queries.get_deployment(cell, number)
+    return deployment_out(actions.cancel(acting_user=actor_of(request), deployment=row))
+
+
+@router.post(f"{_CELL}/deployments/{{number}}/retry", operation_id="retry_deployment", summary="Once more")
+def retry(request: HttpRequest, tenant: str, project: str, environment: str, number: int) -> dict[str, Any]:
+    cell = get_cell(actor_of(request), tenant, project, environment)
+    row = queries.get_deployment(cell, number)
+    return deployment_out(actions.retry(acting_user=actor_of(request), deployment=row))
+
+
+@router.get(
+    f"{_CELL}/deployments/{{number}}/log",
+    operation_id="deployment_log",
+    summary="The log as plain text; with follow=true until the deployment ends",
+)
+def deployment_log(
+    request: HttpRequest, tenant: str, project: str, environment: str, number: int, follow: bool = False
+) -> StreamingHttpResponse:
+    cell = get_cell(actor_of(request), tenant, project, environment)
+    row = queries.get_deployment(cell, number)
+    return StreamingHttpResponse(_log(row.pk, follow), content_type="text/plain; charset=utf-8")
+
+
+async def _log(number: int, follow: bool):  # type: ignore[no-untyped-def]
+    """The log's text; holds no connection while it waits."""
+    seen, tick = 0, 0.3
+    for _ in range(int(_FOLLOW_SECONDS / tick)):
+        seen, text, ended = await sync_to_async(_chunks, thread_sensitive=False)(number, seen)
+        if text:
+            yield text.encode()
+        if ended or not follow:
+            return
+        await asyncio.sleep(tick)
+
+
+def _chunks(number: int, seen: int) -> tuple[int, str, bool]:
+    try:
+        ended = Deployment.objects.filter(pk=number, state__in=Deployment.ENDED).exists()
+        rows = list(LogChunk.objects.filter(deployment_id=number, pk__gt=seen).order_by("pk"))
+        return (rows[-1].pk if rows else seen), "".join(row.text for row in rows), ended
+    finally:
+        connections.close_all()

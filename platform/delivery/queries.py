@@ -1,0 +1,51 @@
+"""Reads of deployments for API, planes and git."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+
+from controlplane.errors import not_found
+from dataplane.planes.models import Node
+from delivery.models import Build, Deployment, Release, Replica
+from projects.models import Cell
+
+
+def builder_holds(node: Node, tenant: int, project: int) -> bool:
+    """Whether the builder has a claimed build of the project."""
+    return Build.objects.filter(
+        node=node,
+        state=Build.State.CLAIMED,
+        deployment__cell__project=project,
+        deployment__cell__project__tenant=tenant,
+    ).exists()
+
+
+def plane_runs(plane_id: int | None, tenant: int, project: int) -> bool:
+    """Whether the project has a cell on the plane."""
+    return Cell.objects.filter(
+        environment__plane=plane_id, project=project, project__tenant=tenant
+    ).exists()
+
+
+def deployments(cell: Cell) -> QuerySet[Deployment]:
+    return cell.deployments.select_related("release").order_by("-id")
+
+
+def get_deployment(cell: Cell, number: int) -> Deployment:
+    """A deployment of this cell."""
+    found = cell.deployments.select_related("release", "cell__project__tenant").filter(pk=number).first()
+    if found is None:
+        raise not_found("deployment")
+    return found
+
+
+def releases(cell: Cell) -> QuerySet[Release]:
+    return cell.releases.select_related("rolled_back_from").order_by("-number")
+
+
+def replicas(cell: Cell) -> QuerySet[Replica]:
+    return (
+        Replica.objects.filter(workload__cell=cell)
+        .select_related("workload__component", "release")
+        .order_by("workload__component__name", "number", "pk")
+    )

@@ -1,0 +1,54 @@
+"""What workers do for deployments. Every task may run twice and may be late."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.utils import timezone
+
+from controlplane.celery import app
+from delivery import machine
+from delivery.git import repository
+from delivery.models import Build, Deployment, Push
+
+ATTACHED = timedelta(seconds=8)
+
+
+@app.task(name="delivery.advance")
+def advance(deployment_id: int) -> None:
+    """Take the deployment's next steps."""
+    state = machine.advance(deployment_id)
+    if state == Deployment.State.DRAINING:
+        advance.apply_async((deployment_id,), countdown=machine.DRAIN.total_seconds() + 0.1)
+
+
+@app.task(name="delivery.sweep")
+def sweep() -> None:
+    """Look at everything that is underway: a wake-up may have been lost with a worker or with Redis."""
+    for pk in Deployment.objects.exclude(state__in=Deployment.ENDED).values_list("pk", flat=True):
+        advance.apply_async((pk,))
+    old = timezone.now() - timedelta(days=1)
+    for build in Build.objects.filter(ended_at__lt=old).exclude(archive="")[:50]:
+        repository.archive_path(build.archive).unlink(missing_ok=True)
+        build.archive = ""
+        build.save(update_fields=["archive"])
+
+
+@app.task(name="delivery.finish_push")
+def finish_push(deployment_id: int) -> None:
+    """Move the branch of a push whose client is gone: exactly one side does, by a claim on the row."""
+    push = Push.objects.select_related("deployment__cell__project").filter(deployment_id=deployment_id).first()
+    if push is None or push.moved_by != Push.Mover.NOBODY:
+        return
+    if push.attached_at and timezone.now() - push.attached_at < ATTACHED:
+        finish_push.apply_async((deployment_id,), countdown=5)
+        return
+    claimed = Push.objects.filter(pk=push.pk, moved_by=Push.Mover.NOBODY).update(moved_by=Push.Mover.WORKER)
+    if claimed:
+        repository.move_branch(push.deployment.cell.project, push.branch, push.new_commit, push.old_commit)
+
+
+@app.task(name="delivery.remove_repository")
+def remove_repository(tenant_id: int, project_id: int) -> None:
+    """Delete the repository of a project that was destroyed."""
+    repository.remove(tenant_id, project_id)

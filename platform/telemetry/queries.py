@@ -1,0 +1,140 @@
+"""Reads of what the kernel saw and what processes wrote; and explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Max, QuerySet, Sum
+from django.utils import timezone
+
+from bpf.reasons import CODES, REASONS
+from cells.boundary import Explanation, explain
+from controlplane.errors import CytoplaneError, not_found
+from dataplane import addresses
+from dataplane.planes import snapshots
+from projects.models import Cell, Workload
+from telemetry.models import Edge, LogLine
+
+#: Reserved identities as people call them.
+PARTS = {
+    addresses.IDENTITY_NODE: "the node",
+    addresses.IDENTITY_WORLD: "internet",
+    addresses.IDENTITY_GATEWAY_NORTH: "gateway",
+    addresses.IDENTITY_RESOLVER: "resolver",
+    addresses.IDENTITY_BUILD: "a build",
+    addresses.IDENTITY_INDEX_PROXY: "package index",
+}
+OTHER_TENANT = "another tenant"
+
+
+def names(cell: Cell, identities: Iterable[int]) -> dict[int, str]:
+    """What this cell's tenant may know about identities."""
+    wanted = set(identities)
+    found = {identity: PARTS[identity] for identity in wanted & set(PARTS)}
+    found |= {identity: OTHER_TENANT for identity in wanted - set(PARTS)}
+    tenant = cell.project.tenant_id
+    rows = Workload.objects.filter(identity__in=wanted, cell__project__tenant=tenant).select_related(
+        "component", "cell__project", "cell__environment"
+    )
+    for row in rows:
+        if row.cell_id == cell.pk:
+            found[row.identity] = row.component.name
+        elif row.cell.environment_id == cell.environment_id:
+            found[row.identity] = f"{row.cell.project.slug}/{row.component.name}"
+        else:
+            found[row.identity] = f"{row.cell.project.slug}/{row.component.name} in {row.cell.environment.name}"
+    gateways = Cell.objects.filter(gateway_identity__in=wanted, project__tenant=tenant).select_related("project")
+    for other in gateways:
+        found[other.gateway_identity] = "gateway" if other.pk == cell.pk else f"gateway of {other.project.slug}"
+    found[0] = "unknown"
+    return found
+
+
+def edges(cell: Cell, minutes: int = 60, denied: bool | None = None) -> list[dict[str, Any]]:
+    """Who talked to whom in the last minutes, by verdict and reason."""
+    rows = Edge.objects.filter(cell=cell, last_at__gte=timezone.now() - timedelta(minutes=minutes))
+    if denied is not None:
+        rows = rows.filter(verdict=2 if denied else 1)
+    grouped = (
+        rows.values("source", "destination", "remote", "port", "protocol", "direction", "verdict", "reason", "rule")
+        .annotate(packets=Sum("packets"), bytes=Sum("bytes"), last_at=Max("last_at"))
+        .order_by("-last_at")[:500]
+    )
+    found = list(grouped)
+    called = names(cell, {row[end] for row in found for end in ("source", "destination")})
+    protocols = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}
+    return [
+        {
+            "source": called.get(row["source"], "unknown"),
+            "destination": called.get(row["destination"], "unknown"),
+            # Whose address it is stays between the other tenant and the platform.
+            "remote": "" if called.get(row["destination"]) == OTHER_TENANT else row["remote"],
+            "port": row["port"],
+            "protocol": protocols.get(row["protocol"], str(row["protocol"])),
+            "direction": "egress" if row["direction"] == 0 else "ingress",
+            "verdict": "allowed" if row["verdict"] == 1 else "denied",
+            "reason": row["reason"],
+            "sentence": REASONS[CODES[row["reason"]]].sentence if row["reason"] in CODES else "",
+            "rule": row["rule"],
+            "packets": row["packets"],
+            "bytes": row["bytes"],
+            "last_at": row["last_at"],
+        }
+        for row in found
+    ]
+
+
+def log_lines(cell: Cell, component: str = "", after: int = 0, limit: int = 200) -> list[LogLine]:
+    """The newest lines in order, or those after an id."""
+    rows: QuerySet[LogLine] = LogLine.objects.filter(cell=cell)
+    if component:
+        rows = rows.filter(component=component)
+    limit = max(1, min(limit, 5000))
+    if after:
+        return list(rows.filter(pk__gt=after).order_by("pk")[:limit])
+    return list(rows.order_by("-pk")[:limit])[::-1]
+
+
+def why(cell: Cell, source: str, destination: str, port: int = 0, protocol: str = "tcp") -> Explanation:
+    """Explain a call inside or out of a cell, by calling the compiler.
+
+    ``source`` is a component or ``internet``; ``destination`` a component, ``project/component``,
+    ``project/component@environment``, an address, a network or a host name.
+    """
+    plane = cell.environment.plane
+    if plane is None:
+        raise CytoplaneError("unavailable", part="a data plane for this environment")
+    if protocol not in ("tcp", "udp"):
+        raise CytoplaneError("invalid", field="protocol", message="The protocol is tcp or udp.")
+    topology = snapshots.topology(plane)
+    known = topology.by_identity()
+    start: int | str = source
+    if source != "internet":
+        start = _identity(cell, source)
+    target: int | str
+    looks_outside = "." in destination or ":" in destination
+    target = destination if looks_outside else _identity(cell, destination)
+    for identity in (start, target):
+        if isinstance(identity, int) and identity not in known:
+            raise not_found("component")
+    try:
+        return explain(topology, start, target, port, protocol)
+    except (KeyError, ValueError):
+        raise not_found("component")
+
+
+def _identity(cell: Cell, name: str) -> int:
+    """The identity of a component by name, within the tenant."""
+    path, _, environment = name.partition("@")
+    project, _, component = path.rpartition("/")
+    row = Workload.objects.filter(
+        cell__project__tenant=cell.project.tenant_id,
+        cell__project__slug=project or cell.project.slug,
+        cell__environment__name=environment or cell.environment.name,
+        component__name=component,
+    ).first()
+    if row is None:
+        raise not_found("component")
+    return row.identity
