@@ -5,6 +5,7 @@ from django.urls import include, path, re_path
 from dataplane.planes import agent_views
 
 urlpatterns = [
+    path("authority", agent_views.authority_certificate),
     path("enrol", agent_views.enrol),
     path("renew", agent_views.renew),
     path("agent/desired", agent_views.desired),

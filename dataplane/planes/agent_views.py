@@ -18,7 +18,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
 
 from controlplane.errors import CytoplaneError
-from dataplane.planes import actions, enrolment, snapshots
+from dataplane.planes import actions, authority, enrolment, snapshots
 from dataplane.planes.identity import node_of, node_view
 from dataplane.planes.models import Node
 
@@ -45,12 +45,18 @@ def items(document: dict[str, Any], name: str, most: int) -> list[dict[str, Any]
     return [item for item in found[:most] if isinstance(item, dict)]
 
 
+@require_GET
+def authority_certificate(request: HttpRequest) -> HttpResponse:
+    """The authority's certificate: public; a node compares its fingerprint with its token's."""
+    return HttpResponse(authority.Authority().pem, content_type="application/x-pem-file")
+
+
 @csrf_exempt
 @require_POST
 def enrol(request: HttpRequest) -> JsonResponse:
     """A one-time token for a certificate."""
     document = body(request)
-    node, certificate, authority = enrolment.enrol(
+    node, certificate, signer = enrolment.enrol(
         str(document.get("token", "")),
         str(document.get("csr_pem", "")),
         str(document.get("name", "")),
@@ -59,7 +65,7 @@ def enrol(request: HttpRequest) -> JsonResponse:
     return JsonResponse(
         {
             "certificate_pem": certificate,
-            "authority_pem": authority,
+            "authority_pem": signer,
             "node_id": node.pk,
             "plane_id": node.plane_id,
         }
@@ -70,8 +76,8 @@ def enrol(request: HttpRequest) -> JsonResponse:
 @node_view(expired=True)
 def renew(request: HttpRequest, node: Node) -> JsonResponse:
     """A fresh certificate; the only thing that an expired one still opens."""
-    certificate, authority = enrolment.renew(node, str(body(request).get("csr_pem", "")))
-    return JsonResponse({"certificate_pem": certificate, "authority_pem": authority})
+    certificate, signer = enrolment.renew(node, str(body(request).get("csr_pem", "")))
+    return JsonResponse({"certificate_pem": certificate, "authority_pem": signer})
 
 
 def _returning(function, *arguments):  # type: ignore[no-untyped-def]

@@ -46,10 +46,14 @@ def plane_out(plane: Plane) -> dict[str, Any]:
 @router.get("/planes", operation_id="list_planes", summary="Data planes and their nodes (platform admins)")
 def list_planes(request: HttpRequest) -> list[dict[str, Any]]:
     authorise_platform(actor_of(request))
-    return [plane_out(p) for p in Plane.objects.select_related("owner").prefetch_related("nodes").order_by("name")]
+    return [
+        plane_out(p) for p in Plane.objects.select_related("owner").prefetch_related("nodes").order_by("name")
+    ]
 
 
-@router.post("/planes/{name}/enrolment-tokens", operation_id="create_enrolment_token", summary="A one-time token")
+@router.post(
+    "/planes/{name}/enrolment-tokens", operation_id="create_enrolment_token", summary="A one-time token"
+)
 def create_enrolment_token(request: HttpRequest, name: str, body: NewToken) -> dict[str, Any]:
     authorise_platform(actor_of(request))
     plane = Plane.objects.filter(name=name).first()

@@ -57,7 +57,9 @@ def ensure(folder: Path) -> None:
         .not_valid_before(now - _SKEW)
         .not_valid_after(now + _AUTHORITY_LIFETIME)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.KeyUsage(False, False, False, False, False, True, True, False, False), critical=True)
+        .add_extension(
+            x509.KeyUsage(False, False, False, False, False, True, True, False, False), critical=True
+        )
         .sign(key, hashes.SHA256())
     )
     _write(folder / "authority.key", key_pem(key), 0o600)

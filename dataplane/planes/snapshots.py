@@ -196,5 +196,7 @@ def fill(row: Snapshot) -> dict[str, Any]:
     opened = {pk: environment.of_release(release) for pk, release in releases.items()}
     for endpoint in document["endpoints"]:
         reference = endpoint["process"]["environment"]
-        endpoint["process"]["environment"] = opened.get(reference["release"], {}).get(reference["component"], {})
+        endpoint["process"]["environment"] = opened.get(reference["release"], {}).get(
+            reference["component"], {}
+        )
     return document

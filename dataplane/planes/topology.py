@@ -57,7 +57,9 @@ def build(plane: Plane, config: Config | None = None) -> model.Topology:
     )
     incoming = {
         deployment.cell_id: deployment.release.specification
-        for deployment in Deployment.objects.filter(cell__in=cells, state__in=UNDERWAY).select_related("release")
+        for deployment in Deployment.objects.filter(cell__in=cells, state__in=UNDERWAY).select_related(
+            "release"
+        )
         if deployment.release_id
     }
     replicas: dict[int, list[model.Replica]] = defaultdict(list)

@@ -22,7 +22,9 @@ async def application(scope, receive, send) -> None:  # type: ignore[no-untyped-
     length = dict(scope.get("headers", [])).get(b"content-length", b"0")
     too_large = not length.isdigit() or int(length) > LARGEST_BODY
     if too_large:
-        await send({"type": "http.response.start", "status": 413, "headers": [(b"content-type", b"text/plain")]})
+        await send(
+            {"type": "http.response.start", "status": 413, "headers": [(b"content-type", b"text/plain")]}
+        )
         await send({"type": "http.response.body", "body": b"The request is larger than 4 MiB.\n"})
         return
     read = 0

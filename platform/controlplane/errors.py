@@ -115,7 +115,9 @@ CATALOGUE: dict[str, Entry] = {
     "unavailable": Entry(503, "A part of the platform is not reachable: {part}.", "Try again in a moment."),
     "internal": Entry(500, "Something failed on our side.", "Try again; if it stays, report the request id."),
     "certificate-refused": Entry(
-        401, "The client certificate is missing, unknown, expired or revoked.", "Renew it, or enrol the node again."
+        401,
+        "The client certificate is missing, unknown, expired or revoked.",
+        "Renew it, or enrol the node again.",
     ),
     "enrolment-refused": Entry(
         403, "The enrolment token is unknown, used or expired.", "Make a new one: `cyto planes token`."

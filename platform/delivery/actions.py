@@ -99,7 +99,9 @@ def rollback(*, acting_user: Actor, cell: Cell, number: int) -> Deployment:
         configuration=configuration,
         rolled_back_from=old,
     )
-    audit.record(acting_user, "release.rollback", release, tenant=tenant, name=str(cell), changes={"to": number})
+    audit.record(
+        acting_user, "release.rollback", release, tenant=tenant, name=str(cell), changes={"to": number}
+    )
     return _queue(
         cell,
         kind=Deployment.Kind.ROLLBACK,
@@ -170,7 +172,9 @@ def cancel(*, acting_user: Actor, deployment: Deployment) -> Deployment:
     authorise(acting_user, "deploy", tenant)
     row = Deployment.objects.select_for_update().get(pk=deployment.pk)
     if row.state not in (State.QUEUED, State.BUILDING, State.STARTING):
-        raise CytoplaneError("conflict", message=f"The deployment is {row.state}; it can't be cancelled any more.")
+        raise CytoplaneError(
+            "conflict", message=f"The deployment is {row.state}; it can't be cancelled any more."
+        )
     row.cancel_requested = True
     row.save(update_fields=["cancel_requested"])
     audit.record(acting_user, "deployment.cancel", row, tenant=tenant, name=str(deployment.cell))
@@ -185,7 +189,9 @@ def retry(*, acting_user: Actor, deployment: Deployment) -> Deployment:
     tenant = cell.project.tenant
     authorise(acting_user, "deploy", tenant)
     if deployment.state not in (State.FAILED, State.CANCELLED):
-        raise CytoplaneError("conflict", message="Only a deployment that failed or was cancelled can be retried.")
+        raise CytoplaneError(
+            "conflict", message="Only a deployment that failed or was cancelled can be retried."
+        )
     build = Build.objects.filter(deployment=deployment).first()
     if deployment.release_id is None and (build is None or not build.archive):
         raise CytoplaneError("conflict", message="Its source isn't kept any more; push again.")
@@ -227,7 +233,9 @@ def record_replica_reports(plane: Plane, reports: list[dict[str, Any]]) -> None:
         replica.phase, replica.detail, replica.restarts = report["phase"], detail, restarts
         replica.save(update_fields=["phase", "phase_since", "detail", "restarts"])
     if changed:
-        for pk in Deployment.objects.filter(release__in=changed, state=State.STARTING).values_list("pk", flat=True):
+        for pk in Deployment.objects.filter(release__in=changed, state=State.STARTING).values_list(
+            "pk", flat=True
+        ):
             tasks.advance.enqueue(pk)
 
 

@@ -71,14 +71,21 @@ def replica_out(row: Replica) -> dict[str, Any]:
 
 @router.get(f"{_CELL}/releases", operation_id="list_releases", summary="Releases, newest first")
 def list_releases(
-    request: HttpRequest, tenant: str, project: str, environment: str, before: int | None = None, limit: int = 50
+    request: HttpRequest,
+    tenant: str,
+    project: str,
+    environment: str,
+    before: int | None = None,
+    limit: int = 50,
 ) -> list[dict[str, Any]]:
     cell = get_cell(actor_of(request), tenant, project, environment)
     return [release_out(row, cell.serving_release_id) for row in page(queries.releases(cell), before, limit)]
 
 
 @router.post(f"{_CELL}/releases/{{number}}/rollback", operation_id="rollback", summary="Go back to a release")
-def rollback(request: HttpRequest, tenant: str, project: str, environment: str, number: int) -> dict[str, Any]:
+def rollback(
+    request: HttpRequest, tenant: str, project: str, environment: str, number: int
+) -> dict[str, Any]:
     cell = get_cell(actor_of(request), tenant, project, environment)
     return deployment_out(actions.rollback(acting_user=actor_of(request), cell=cell, number=number))
 
@@ -97,18 +104,28 @@ def scale(request: HttpRequest, tenant: str, project: str, environment: str, bod
 
 @router.get(f"{_CELL}/deployments", operation_id="list_deployments", summary="Deployments, newest first")
 def list_deployments(
-    request: HttpRequest, tenant: str, project: str, environment: str, before: int | None = None, limit: int = 50
+    request: HttpRequest,
+    tenant: str,
+    project: str,
+    environment: str,
+    before: int | None = None,
+    limit: int = 50,
 ) -> list[dict[str, Any]]:
     cell = get_cell(actor_of(request), tenant, project, environment)
     return [deployment_out(row) for row in page(queries.deployments(cell), before, limit)]
 
 
-@router.get(f"{_CELL}/deployments/{{number}}", operation_id="get_deployment", summary="A deployment and its steps")
-def read_deployment(request: HttpRequest, tenant: str, project: str, environment: str, number: int) -> dict[str, Any]:
+@router.get(
+    f"{_CELL}/deployments/{{number}}", operation_id="get_deployment", summary="A deployment and its steps"
+)
+def read_deployment(
+    request: HttpRequest, tenant: str, project: str, environment: str, number: int
+) -> dict[str, Any]:
     cell = get_cell(actor_of(request), tenant, project, environment)
     row = queries.get_deployment(cell, number)
     steps = [
-        {"name": s.name, "started_at": s.started_at, "ended_at": s.ended_at, "ok": s.ok} for s in row.steps.all()
+        {"name": s.name, "started_at": s.started_at, "ended_at": s.ended_at, "ok": s.ok}
+        for s in row.steps.all()
     ]
     return deployment_out(row) | {"steps": steps}
 

@@ -61,7 +61,9 @@ def _injected(release: Release, specification: Specification, connection: Connec
     }
 
 
-def _provider(release: Release, specification: Specification, project: str, component: str) -> dict[str, dict]:
+def _provider(
+    release: Release, specification: Specification, project: str, component: str
+) -> dict[str, dict]:
     """The provider's endpoints as its serving release declares them; this release's own for its cell."""
     if project == release.cell.project.slug:
         document = specification.as_dict()

@@ -42,7 +42,9 @@ def advance(deployment_id: int) -> str:
         with transaction.atomic():
             deployment = (
                 Deployment.objects.select_for_update(skip_locked=True, of=("self",))
-                .select_related("cell__project__tenant", "cell__environment__plane", "cell__serving_release", "release")
+                .select_related(
+                    "cell__project__tenant", "cell__environment__plane", "cell__serving_release", "release"
+                )
                 .filter(pk=deployment_id)
                 .first()
             )
@@ -81,7 +83,9 @@ def _enter(deployment: Deployment, state: str, step: str = "") -> None:
 def _next_one(deployment: Deployment) -> None:
     from delivery.tasks import advance as task
 
-    for pk in Deployment.objects.filter(cell_id=deployment.cell_id, state=State.QUEUED).values_list("pk", flat=True):
+    for pk in Deployment.objects.filter(cell_id=deployment.cell_id, state=State.QUEUED).values_list(
+        "pk", flat=True
+    ):
         task.enqueue(pk)
 
 
@@ -129,8 +133,10 @@ def _building(deployment: Deployment) -> None:
 
 def make_release(deployment: Deployment, result: dict) -> Release:
     """The release of a build: its images and declarations with the configuration of this moment."""
-    cell = Cell.objects.select_for_update(of=("self",)).select_related("project__tenant", "environment").get(
-        pk=deployment.cell_id
+    cell = (
+        Cell.objects.select_for_update(of=("self",))
+        .select_related("project__tenant", "environment")
+        .get(pk=deployment.cell_id)
     )
     specification = Specification.from_dict(result["specification"])
     projects.sync_specification(cell=cell, specification=specification)
@@ -184,7 +190,9 @@ def _starting(deployment: Deployment) -> None:
         log.say(deployment, f"Starting {made} replica{'s' if made > 1 else ''} of v{release.number}")
         planes.touch(cell.environment.plane)
     mine = list(
-        Replica.objects.filter(release=release, wanted=Replica.Wanted.RUN).select_related("workload__component")
+        Replica.objects.filter(release=release, wanted=Replica.Wanted.RUN).select_related(
+            "workload__component"
+        )
     )
     for replica in mine:
         if replica.phase == Replica.Phase.FAILED:
@@ -265,7 +273,9 @@ def _switching(deployment: Deployment) -> None:
 
 
 def _draining(deployment: Deployment) -> None:
-    old = Replica.objects.filter(workload__cell=deployment.cell, wanted=Replica.Wanted.DRAIN).select_related("plane")
+    old = Replica.objects.filter(workload__cell=deployment.cell, wanted=Replica.Wanted.DRAIN).select_related(
+        "plane"
+    )
     rows = list(old)
     if rows and timezone.now() - deployment.state_since < DRAIN:
         return
@@ -281,7 +291,9 @@ def fail(deployment: Deployment, error: CytoplaneError) -> None:
     cell = deployment.cell
     if deployment.release_id:
         rows = list(
-            Replica.objects.filter(release=deployment.release, wanted=Replica.Wanted.RUN).select_related("plane")
+            Replica.objects.filter(release=deployment.release, wanted=Replica.Wanted.RUN).select_related(
+                "plane"
+            )
         )
         replicas.remove(rows)
         if rows:
@@ -300,7 +312,9 @@ def fail(deployment: Deployment, error: CytoplaneError) -> None:
     log.detail(deployment, f"error id: {error.code}")
     log.detail(
         deployment,
-        f"v{serving.number} still serves." if serving else "Nothing has been released here yet, so nothing serves.",
+        f"v{serving.number} still serves."
+        if serving
+        else "Nothing has been released here yet, so nothing serves.",
     )
     log.detail(deployment, f"Next: {error.next}")
 

@@ -22,9 +22,7 @@ def builder_holds(node: Node, tenant: int, project: int) -> bool:
 
 def plane_runs(plane_id: int | None, tenant: int, project: int) -> bool:
     """Whether the project has a cell on the plane."""
-    return Cell.objects.filter(
-        environment__plane=plane_id, project=project, project__tenant=tenant
-    ).exists()
+    return Cell.objects.filter(environment__plane=plane_id, project=project, project__tenant=tenant).exists()
 
 
 def deployments(cell: Cell) -> QuerySet[Deployment]:

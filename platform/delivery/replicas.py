@@ -28,7 +28,9 @@ def ensure(cell: Cell, release: Release) -> int:
     made = 0
     for name, number in wanted_numbers(cell, release).items():
         existing = list(
-            Replica.objects.filter(workload=workloads[name], release=release, wanted__in=ACTIVE).order_by("number")
+            Replica.objects.filter(workload=workloads[name], release=release, wanted__in=ACTIVE).order_by(
+                "number"
+            )
         )
         taken = {replica.number for replica in existing}
         for position in range(1, number + 1):
@@ -53,14 +55,18 @@ def switch(cell: Cell, release: Release) -> int:
     """Let the release's replicas serve and everybody else drain; how many drain."""
     now = timezone.now()
     rows = Replica.objects.filter(workload__cell=cell, wanted__in=ACTIVE)
-    rows.filter(release=release, wanted=Replica.Wanted.RUN).update(wanted=Replica.Wanted.SERVE, wanted_since=now)
+    rows.filter(release=release, wanted=Replica.Wanted.RUN).update(
+        wanted=Replica.Wanted.SERVE, wanted_since=now
+    )
     draining = rows.exclude(release=release).update(wanted=Replica.Wanted.DRAIN, wanted_since=now)
     for name, number in wanted_numbers(cell, release).items():
         own = Replica.objects.filter(
             workload__cell=cell, workload__component__name=name, release=release, wanted=Replica.Wanted.SERVE
         ).order_by("number")
         surplus = [replica.pk for replica in own[number:]]
-        draining += Replica.objects.filter(pk__in=surplus).update(wanted=Replica.Wanted.DRAIN, wanted_since=now)
+        draining += Replica.objects.filter(pk__in=surplus).update(
+            wanted=Replica.Wanted.DRAIN, wanted_since=now
+        )
     return draining
 
 

@@ -37,7 +37,9 @@ def sweep() -> None:
 @app.task(name="delivery.finish_push")
 def finish_push(deployment_id: int) -> None:
     """Move the branch of a push whose client is gone: exactly one side does, by a claim on the row."""
-    push = Push.objects.select_related("deployment__cell__project").filter(deployment_id=deployment_id).first()
+    push = (
+        Push.objects.select_related("deployment__cell__project").filter(deployment_id=deployment_id).first()
+    )
     if push is None or push.moved_by != Push.Mover.NOBODY:
         return
     if push.attached_at and timezone.now() - push.attached_at < ATTACHED:

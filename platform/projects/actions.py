@@ -186,7 +186,9 @@ def _validate_variable(name: str, value: str) -> None:
         raise CytoplaneError("invalid", field=name, message=f"`{name}` is set by the platform.")
     if "\0" in value or len(value.encode()) > LARGEST_VALUE:
         raise CytoplaneError(
-            "invalid", field=name, message=f"The value of `{name}` is larger than 32 KiB or holds a zero byte."
+            "invalid",
+            field=name,
+            message=f"The value of `{name}` is larger than 32 KiB or holds a zero byte.",
         )
 
 

@@ -53,7 +53,9 @@ def environment_out(environment: Environment) -> dict[str, Any]:
     }
 
 
-@router.get("/tenants/{tenant}/environments", operation_id="list_environments", summary="Stages of the pipeline")
+@router.get(
+    "/tenants/{tenant}/environments", operation_id="list_environments", summary="Stages of the pipeline"
+)
 def list_environments(request: HttpRequest, tenant: str) -> list[dict[str, Any]]:
     row = get_tenant(actor_of(request), tenant)
     return [environment_out(e) for e in row.environments.select_related("plane")]
@@ -75,7 +77,9 @@ def create_project(request: HttpRequest, tenant: str, body: NewProject) -> dict[
     return project_out(project)
 
 
-@router.get("/tenants/{tenant}/projects/{project}", operation_id="get_project", summary="A project and its cells")
+@router.get(
+    "/tenants/{tenant}/projects/{project}", operation_id="get_project", summary="A project and its cells"
+)
 def read_project(request: HttpRequest, tenant: str, project: str) -> dict[str, Any]:
     row = queries.get_project(actor_of(request), tenant, project)
     cells = row.cells.select_related("environment", "serving_release").order_by("environment__position")
@@ -98,7 +102,9 @@ def change_project(request: HttpRequest, tenant: str, project: str, body: Projec
 
 
 @router.delete(
-    "/tenants/{tenant}/projects/{project}", operation_id="destroy_project", summary="Destroy a project; confirm by name"
+    "/tenants/{tenant}/projects/{project}",
+    operation_id="destroy_project",
+    summary="Destroy a project; confirm by name",
 )
 def destroy_project(request: HttpRequest, tenant: str, project: str, confirm: str = "") -> dict[str, Any]:
     row = queries.get_project(actor_of(request), tenant, project)
@@ -113,7 +119,9 @@ def _specification(cell: Cell) -> Specification:
 
 
 @router.get(f"{_CELL}/components", operation_id="list_components", summary="Components of what serves")
-def list_components(request: HttpRequest, tenant: str, project: str, environment: str) -> list[dict[str, Any]]:
+def list_components(
+    request: HttpRequest, tenant: str, project: str, environment: str
+) -> list[dict[str, Any]]:
     cell = queries.get_cell(actor_of(request), tenant, project, environment)
     document = _specification(cell).as_dict()
     return [
@@ -122,8 +130,12 @@ def list_components(request: HttpRequest, tenant: str, project: str, environment
     ]
 
 
-@router.get(f"{_CELL}/connections", operation_id="list_connections", summary="Declared connections of what serves")
-def list_connections(request: HttpRequest, tenant: str, project: str, environment: str) -> list[dict[str, Any]]:
+@router.get(
+    f"{_CELL}/connections", operation_id="list_connections", summary="Declared connections of what serves"
+)
+def list_connections(
+    request: HttpRequest, tenant: str, project: str, environment: str
+) -> list[dict[str, Any]]:
     cell = queries.get_cell(actor_of(request), tenant, project, environment)
     found = []
     for name, component in sorted(_specification(cell).components.items()):

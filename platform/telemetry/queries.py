@@ -33,7 +33,7 @@ def names(cell: Cell, identities: Iterable[int]) -> dict[int, str]:
     """What this cell's tenant may know about identities."""
     wanted = set(identities)
     found = {identity: PARTS[identity] for identity in wanted & set(PARTS)}
-    found |= {identity: OTHER_TENANT for identity in wanted - set(PARTS)}
+    found |= dict.fromkeys(wanted - set(PARTS), OTHER_TENANT)
     tenant = cell.project.tenant_id
     rows = Workload.objects.filter(identity__in=wanted, cell__project__tenant=tenant).select_related(
         "component", "cell__project", "cell__environment"
@@ -44,10 +44,16 @@ def names(cell: Cell, identities: Iterable[int]) -> dict[int, str]:
         elif row.cell.environment_id == cell.environment_id:
             found[row.identity] = f"{row.cell.project.slug}/{row.component.name}"
         else:
-            found[row.identity] = f"{row.cell.project.slug}/{row.component.name} in {row.cell.environment.name}"
-    gateways = Cell.objects.filter(gateway_identity__in=wanted, project__tenant=tenant).select_related("project")
+            found[row.identity] = (
+                f"{row.cell.project.slug}/{row.component.name} in {row.cell.environment.name}"
+            )
+    gateways = Cell.objects.filter(gateway_identity__in=wanted, project__tenant=tenant).select_related(
+        "project"
+    )
     for other in gateways:
-        found[other.gateway_identity] = "gateway" if other.pk == cell.pk else f"gateway of {other.project.slug}"
+        found[other.gateway_identity] = (
+            "gateway" if other.pk == cell.pk else f"gateway of {other.project.slug}"
+        )
     found[0] = "unknown"
     return found
 
@@ -58,7 +64,9 @@ def edges(cell: Cell, minutes: int = 60, denied: bool | None = None) -> list[dic
     if denied is not None:
         rows = rows.filter(verdict=2 if denied else 1)
     grouped = (
-        rows.values("source", "destination", "remote", "port", "protocol", "direction", "verdict", "reason", "rule")
+        rows.values(
+            "source", "destination", "remote", "port", "protocol", "direction", "verdict", "reason", "rule"
+        )
         .annotate(packets=Sum("packets"), bytes=Sum("bytes"), last_at=Max("last_at"))
         .order_by("-last_at")[:500]
     )

@@ -166,7 +166,9 @@ def member_out(row: Membership) -> dict[str, Any]:
     return {"email": row.user.email, "name": row.user.name, "role": row.role, "since": row.created_at}
 
 
-@router.put("/tenants/{slug}/members/{email}", operation_id="set_member", summary="Add a member or change a role")
+@router.put(
+    "/tenants/{slug}/members/{email}", operation_id="set_member", summary="Add a member or change a role"
+)
 def set_member(request: HttpRequest, slug: str, email: str, body: Member) -> dict[str, Any]:
     tenant = get_tenant(actor_of(request), slug)
     row = actions.set_member(acting_user=actor_of(request), tenant=tenant, email=email, role=body.role)
@@ -181,7 +183,9 @@ def remove_member(request: HttpRequest, slug: str, email: str) -> dict[str, Any]
 
 
 @router.get("/tenants/{slug}/audit", operation_id="audit", summary="What was done in a tenant")
-def audit(request: HttpRequest, slug: str, before: int | None = None, limit: int = 50) -> list[dict[str, Any]]:
+def audit(
+    request: HttpRequest, slug: str, before: int | None = None, limit: int = 50
+) -> list[dict[str, Any]]:
     tenant = get_tenant(actor_of(request), slug, "read audit")
     return [event_out(event) for event in page(queries.audit_events(tenant), before, limit)]
 
@@ -216,22 +220,23 @@ def create_tenant(request: HttpRequest, body: NewTenant) -> dict[str, Any]:
     return tenant_out(tenant)
 
 
-@router.patch("/admin/tenants/{slug}", operation_id="set_tenant_state", summary="Suspend or reactivate a tenant")
+@router.patch(
+    "/admin/tenants/{slug}", operation_id="set_tenant_state", summary="Suspend or reactivate a tenant"
+)
 def set_tenant_state(request: HttpRequest, slug: str, body: TenantState) -> dict[str, Any]:
     actor = actor_of(request)
     authorise_platform(actor)
-    tenant = actions.set_tenant_state(
-        acting_user=actor, tenant=get_tenant(actor, slug), state=body.state
-    )
+    tenant = actions.set_tenant_state(acting_user=actor, tenant=get_tenant(actor, slug), state=body.state)
     return tenant_out(tenant)
 
 
 @router.post("/admin/users", operation_id="create_user", summary="Create an account (platform admins)")
 def create_user(request: HttpRequest, body: NewUser) -> dict[str, Any]:
     user = actions.create_user(
-        acting_user=actor_of(request), email=body.email, password=body.password, name=body.name, admin=body.admin
+        acting_user=actor_of(request),
+        email=body.email,
+        password=body.password,
+        name=body.name,
+        admin=body.admin,
     )
     return {"email": user.email, "name": user.name, "platform_admin": user.is_platform_admin}
-
-
-

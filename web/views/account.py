@@ -28,7 +28,9 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         try:
             user = signin.verify(
-                request.POST.get("email", ""), request.POST.get("password", ""), request.META.get("REMOTE_ADDR", "")
+                request.POST.get("email", ""),
+                request.POST.get("password", ""),
+                request.META.get("REMOTE_ADDR", ""),
             )
         except CytoplaneError as error:
             return render(request, "web/sign_in.html", {**context, "error": error}, status=error.status)

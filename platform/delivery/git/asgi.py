@@ -24,7 +24,9 @@ from projects.queries import get_project
 from tenants import tokens
 from tenants.policy import Actor, actor_for
 
-_ADDRESS = re.compile(r"^/git/([a-z0-9-]+)/([a-z0-9-]+?)(?:\.git)?/(info/refs|git-upload-pack|git-receive-pack)$")
+_ADDRESS = re.compile(
+    r"^/git/([a-z0-9-]+)/([a-z0-9-]+?)(?:\.git)?/(info/refs|git-upload-pack|git-receive-pack)$"
+)
 _SERVICES = {"git-upload-pack": "read", "git-receive-pack": "push"}
 _CHUNK = 64 * 1024
 

@@ -74,7 +74,11 @@ class HookServer:
                 return
             await send({"verdict": await self._decide(received, request, send)})
         except CytoplaneError as error:
-            await send({"text": f" !     {error.message}\n       error id: {error.code}\n       Next: {error.next}\n"})
+            await send(
+                {
+                    "text": f" !     {error.message}\n       error id: {error.code}\n       Next: {error.next}\n"
+                }
+            )
             await send({"verdict": "decline"})
         except Exception:
             log.exception("a push failed")
@@ -84,9 +88,7 @@ class HookServer:
             writer.close()
 
     async def _decide(self, received: Received, request: dict, send) -> str:  # type: ignore[no-untyped-def]
-        await in_thread(
-            pushes.begin, received, request["updates"], request["objects"], request["alternates"]
-        )
+        await in_thread(pushes.begin, received, request["updates"], request["objects"], request["alternates"])
         for message in received.messages:
             await send({"text": message})
         if received.deployment is None:

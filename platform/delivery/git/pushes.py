@@ -48,7 +48,9 @@ def begin(received: Received, updates: list[list[str]], objects: str, alternates
     deploying = []
     for old, new, ref in updates:
         if not ref.startswith("refs/heads/"):
-            raise CytoplaneError("source-rejected", reason=f"`{ref[:80]}` isn't a branch; only branches are accepted")
+            raise CytoplaneError(
+                "source-rejected", reason=f"`{ref[:80]}` isn't a branch; only branches are accepted"
+            )
         branch = ref.removeprefix("refs/heads/")
         if branch in cells and new == repository.ZERO:
             raise CytoplaneError("source-rejected", reason=f"`{branch}` deploys and can't be deleted")

@@ -76,7 +76,9 @@ def environment(**more: str) -> dict[str, str]:
     return values | more
 
 
-def git(path: Path | None, *arguments: str, extra: dict[str, str] | None = None, data: bytes | None = None) -> str:
+def git(
+    path: Path | None, *arguments: str, extra: dict[str, str] | None = None, data: bytes | None = None
+) -> str:
     """Run a git command; its output. Raises ``CalledProcessError``."""
     command = ["git", *(["--git-dir", str(path)] if path else []), *arguments]
     done = subprocess.run(
@@ -141,11 +143,17 @@ def _inspect(archive: Path) -> None:
                 raise CytoplaneError("source-rejected", reason=f"it has more than {MOST_FILES} files")
             parts = PurePosixPath(member.name).parts
             if member.name.startswith("/") or ".." in parts:
-                raise CytoplaneError("source-rejected", reason=f"the path `{member.name[:80]}` leaves the tree")
+                raise CytoplaneError(
+                    "source-rejected", reason=f"the path `{member.name[:80]}` leaves the tree"
+                )
             if not (member.isfile() or member.isdir() or member.issym()):
-                raise CytoplaneError("source-rejected", reason=f"`{member.name[:80]}` is no file, folder or link")
+                raise CytoplaneError(
+                    "source-rejected", reason=f"`{member.name[:80]}` is no file, folder or link"
+                )
             if member.issym() and _leaves(parts[:-1], member.linkname):
-                raise CytoplaneError("source-rejected", reason=f"the link `{member.name[:80]}` leaves the tree")
+                raise CytoplaneError(
+                    "source-rejected", reason=f"the link `{member.name[:80]}` leaves the tree"
+                )
 
 
 def _leaves(folder: tuple[str, ...], target: str) -> bool:

@@ -1,0 +1,48 @@
+"""Health checks, made from inside the workload's own namespace: no packet has to pass a veth."""
+
+from __future__ import annotations
+
+import http.client
+from pathlib import Path
+from typing import Any
+
+from dataplane.agent.namespaces import run_in
+
+
+class ProbeFailed(Exception):
+    """The check didn't pass; ``what`` was asked, ``answer`` came back."""
+
+    def __init__(self, what: str, answer: str) -> None:
+        self.what, self.answer = what, answer
+        super().__init__(f"{what}: {answer}")
+
+
+def check(namespace: Path, address: str, probe: dict[str, Any]) -> None:
+    """Raise ``ProbeFailed`` unless the check passes. Type ``none`` always passes."""
+    if probe["type"] == "none":
+        return
+    run_in(namespace, lambda: _check(address, probe))
+
+
+def _check(address: str, probe: dict[str, Any]) -> None:
+    port, timeout = probe["port"], probe["timeout"]
+    what = f"TCP port {port}" if probe["type"] == "tcp" else f"GET {probe['path']} on port {port}"
+    connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    try:
+        if probe["type"] == "tcp":
+            connection.connect()
+            return
+        connection.request(
+            "GET", probe["path"], headers={"User-Agent": "cytoplane-probe", "Connection": "close"}
+        )
+        status = connection.getresponse().status
+    except ConnectionRefusedError:
+        raise ProbeFailed(what, "nothing listens there") from None
+    except TimeoutError:
+        raise ProbeFailed(what, f"no answer within {timeout} s") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise ProbeFailed(what, str(error) or type(error).__name__) from None
+    finally:
+        connection.close()
+    if not 200 <= status < 400:
+        raise ProbeFailed(what, f"status {status}")

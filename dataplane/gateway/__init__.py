@@ -1,0 +1,1 @@
+"""The gateway: Envoy with files that the agent writes."""

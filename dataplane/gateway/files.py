@@ -1,0 +1,112 @@
+"""Writing Envoy's files so that it never reads half of one, and knowing when it has read them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dataplane.gateway import envoy
+from infra.config import Config
+
+
+def write(path: Path, resources: list[dict[str, Any]]) -> str:
+    """Replace a file of resources if it differs; the version that is in it now."""
+    body = json.dumps(resources, sort_keys=True)
+    version = hashlib.sha256(body.encode()).hexdigest()[:16]
+    text = json.dumps({"version_info": version, "resources": resources})
+    if path.exists() and path.read_text() == text:
+        return version
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text)
+    temporary.chmod(0o644)
+    temporary.rename(path)
+    return version
+
+
+class Gateway:
+    """Envoy's files of an installation."""
+
+    def __init__(self, config: Config) -> None:
+        self._config, self._folder = config, config.gateway_dir
+
+    def apply(self, gateway: dict[str, Any], serving: set[str] | None = None) -> dict[str, str]:
+        """Write everything; stat name → version that Envoy must report for each file.
+
+        ``serving``: ids of replicas that may get traffic; None for all. Backends first and routes
+        last: nothing ever points to what isn't there yet.
+        """
+        backends = {
+            entry["name"]: [b for b in entry["backends"] if serving is None or b[0] in serving]
+            for entry in gateway["clusters"]
+        }
+        expected = {}
+        folder = self._folder / "eds"
+        folder.mkdir(exist_ok=True)
+        for name, entries in backends.items():
+            version = write(folder / f"{name}.json", [envoy.assignment(name, entries)])
+            expected[f"cluster.{name}.version_text"] = version
+        clusters = envoy.clusters(self._config, gateway)
+        expected["cluster_manager.cds.version_text"] = write(self._folder / "cds.json", clusters)
+        routes = envoy.north_routes(gateway, self._config.apps_port)
+        expected["http.north.rds.north.version_text"] = write(self._folder / "rds.json", [routes])
+        listeners = envoy.listeners(self._config, gateway)
+        expected["listener_manager.lds.version_text"] = write(self._folder / "lds.json", listeners)
+        for file in folder.glob("*.json"):
+            if file.stem not in backends:
+                file.unlink()
+        return expected
+
+    def start_files(self) -> None:
+        """What Envoy needs to start before there is a snapshot."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        bootstrap = self._folder / "bootstrap.json"
+        bootstrap.write_text(json.dumps(envoy.bootstrap(self._config), indent=1))
+        bootstrap.chmod(0o644)
+        if not (self._folder / "lds.json").exists():
+            self.apply({"routes": [], "clusters": [], "listeners": []})
+
+    def pending(self, expected: dict[str, str]) -> list[str]:
+        """Files that Envoy hasn't taken over yet; all of them if it doesn't answer."""
+        try:
+            reported = self._versions()
+        except OSError:
+            return sorted(expected)
+        return sorted(name for name, version in expected.items() if reported.get(name) != version)
+
+    def wait(self, expected: dict[str, str], seconds: float) -> list[str]:
+        """Wait until Envoy has taken everything over; what is still missing afterwards."""
+        end = time.monotonic() + seconds
+        while (missing := self.pending(expected)) and time.monotonic() < end:
+            time.sleep(0.02)
+        return missing
+
+    def _versions(self) -> dict[str, str]:
+        text = self.admin("GET", "/stats?filter=version_text$")
+        pairs = (line.partition(": ") for line in text.splitlines())
+        return {name: value.strip().strip('"') for name, _, value in pairs}
+
+    def admin(self, method: str, path: str) -> str:
+        """Ask Envoy's admin interface; raises ``OSError``."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(2)
+            connection.connect(str(self._folder / "admin.sock"))
+            connection.sendall(f"{method} {path} HTTP/1.0\r\nHost: admin\r\n\r\n".encode())
+            data = b"".join(_received(connection))
+        return data.partition(b"\r\n\r\n")[2].decode(errors="replace")
+
+    def healthy(self) -> bool:
+        """Whether Envoy is live."""
+        try:
+            return "LIVE" in self.admin("GET", "/ready")
+        except OSError:
+            return False
+
+
+def _received(connection: socket.socket) -> Iterable[bytes]:
+    while data := connection.recv(65536):
+        yield data

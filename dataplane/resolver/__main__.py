@@ -1,0 +1,22 @@
+"""``python -m dataplane.resolver``: runs in the resolver's namespace, without rights."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from dataplane import addresses
+from dataplane.resolver.server import serve
+from dataplane.resolver.table import Table
+from infra import config as installation
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    config = installation.load()
+    own = addresses.workload(config, addresses.RESOLVER)
+    asyncio.run(serve(Table(config.resolver_dir / "table.json"), [own.v4, own.v6]))
+
+
+if __name__ == "__main__":
+    main()

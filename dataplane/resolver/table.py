@@ -1,0 +1,47 @@
+"""What each asker may resolve: a file that the agent replaces as a whole."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+from pathlib import Path
+
+log = logging.getLogger("cytoplane.resolver")
+#: Names may be written with it.
+SUFFIX = ".cy.internal"
+
+
+class Table:
+    """Reads the file again when it was replaced. A file that can't be read keeps the last one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._askers: dict[str, str] = {}
+        self._names: dict[str, dict[str, list[str]]] = {}
+
+    def refresh(self) -> None:
+        try:
+            status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino)
+            if stamp == self._stamp:
+                return
+            document = json.loads(self._path.read_text())
+            self._askers = {str(a): str(i) for a, i in document["askers"].items()}
+            self._names = document["names"]
+            self._stamp = stamp
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            if self._stamp is None:
+                return
+            log.warning("the table can't be read, the last one stays in force: %s", error)
+
+    def lookup(self, asker: str, name: str) -> list[str] | None:
+        """Addresses of a name for an asker; None where the asker isn't known at all."""
+        address = ipaddress.ip_address(asker.partition("%")[0])
+        mapped = getattr(address, "ipv4_mapped", None)
+        identity = self._askers.get(str(mapped or address))
+        if identity is None:
+            return None
+        plain = name.rstrip(".").lower()
+        return self._names.get(identity, {}).get(plain.removesuffix(SUFFIX), [])
