@@ -131,7 +131,7 @@ class CytoplaneError(Exception):
     Parameters fill the catalogue's templates. ``code`` must be in ``CATALOGUE``.
     """
 
-    def __init__(self, code: str, **parameters: object) -> None:
+    def __init__(self, code: str, /, **parameters: object) -> None:
         entry = CATALOGUE[code]
         self.code = code
         self.status = entry.status

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -56,7 +57,7 @@ async def _serve() -> None:
     from infra import config as installation
 
     config = installation.load()
-    common = {
+    common: dict[str, Any] = {
         "log_level": "warning",
         "access_log": False,
         "lifespan": "off",

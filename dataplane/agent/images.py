@@ -1,0 +1,50 @@
+"""Images from the control plane's registry into podman's storage, by digest and with our certificate."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import threading
+from collections import defaultdict
+
+from dataplane.agent import podman
+from dataplane.client import ControlPlane
+from infra.config import Config
+
+_REFERENCE = re.compile(r"^(t\d+/p\d+)@sha256:([0-9a-f]{64})$")
+_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+
+class ImageError(RuntimeError):
+    """The image can't be had; the message says why."""
+
+
+def local_name(reference: str) -> str:
+    """What an image is called in podman's storage. Raises ``ImageError`` for what isn't a reference."""
+    match = _REFERENCE.match(reference)
+    if not match:
+        raise ImageError("the image isn't named by a digest of the platform's registry")
+    return f"localhost/cytoplane/{match.group(1)}:{match.group(2)[:40]}"
+
+
+def ensure(config: Config, control: ControlPlane, client: podman.Podman, reference: str) -> str:
+    """Pull an image unless it is there; its local name."""
+    name = local_name(reference)
+    with _locks[name]:
+        if client.image(name):
+            return name
+        command = [
+            "skopeo",
+            "copy",
+            "--quiet",
+            "--src-cert-dir",
+            str(control.folder),
+            f"docker://localhost:{config.agents_port}/{reference}",
+            f"containers-storage:{name}",
+        ]
+        done = subprocess.run(
+            command, env=podman.environment(config), capture_output=True, text=True, check=False, timeout=600
+        )
+        if done.returncode:
+            raise ImageError(f"pulling the image failed: {done.stderr.strip().splitlines()[-1:] or '?'}")
+        return name

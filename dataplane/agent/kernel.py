@@ -1,0 +1,209 @@
+"""The kernel's tables and the namespaces of a node, behind one lock."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from bpf import loader
+from bpf.tables import External, Flow, Policy, Service, Tables
+from cells.boundary import Topology, compile_topology
+from dataplane import addresses
+from dataplane.agent import network
+from infra.config import Config
+
+log = logging.getLogger("cytoplane.agent")
+
+
+class KernelError(RuntimeError):
+    """The kernel side can't be brought up; the message says why."""
+
+
+def load(config: Config) -> None:
+    """Load or upgrade the programs in a process of its own: the compiler's memory goes with it."""
+    environment = {**os.environ, "CYTOPLANE_HOME": str(config.home), "CYTOPLANE_NET": str(config.net)}
+    command = [sys.executable, "-m", "bpf.loader", "load"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    try:
+        answer = json.loads(done.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        raise KernelError(done.stderr.strip()[-500:] or "the loader gave no answer") from None
+    if not answer.get("loaded"):
+        raise KernelError(answer.get("error") or f"not everything is attached: {answer}")
+
+
+def node_addresses(config: Config) -> list[tuple[str, str]]:
+    """The node's own addresses as floor entries: closed to every workload."""
+    done = subprocess.run(["ip", "-j", "address"], capture_output=True, text=True, check=True)
+    found = []
+    for link in json.loads(done.stdout):
+        if link["ifname"].startswith(f"{config.name}v"):
+            continue
+        for entry in link.get("addr_info", []):
+            address = ipaddress.ip_address(entry["local"])
+            if not (address.is_loopback or address.is_link_local):
+                found.append((f"{address}/{address.max_prefixlen}", "NODE"))
+    return found
+
+
+def platform_topology(config: Config) -> Topology:
+    """A plane without cells: what gateway, resolver and builds may do before there is a snapshot."""
+    north = addresses.workload(config, addresses.GATEWAY_NORTH)
+    resolver = addresses.workload(config, addresses.RESOLVER)
+    index = addresses.workload(config, addresses.INDEX_PROXY)
+    return Topology(
+        cells=(),
+        north4=north.v4,
+        north6=north.v6,
+        north_port=addresses.NORTH_HTTP_PORT,
+        resolver4=resolver.v4,
+        resolver6=resolver.v6,
+        index4=index.v4,
+        index6=index.v6,
+        index_port=addresses.INDEX_PROXY_PORT,
+    )
+
+
+class Kernel:
+    """Everything that touches tables goes through here; calls from any thread."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._lock = threading.RLock()
+        self._tables = Tables(config)
+        self._known: dict[str, network.Namespace] = {}
+        self._gateway_extra: dict[int, network.Address] = {}
+        self.problems: list[str] = []
+
+    # The platform's own namespaces.
+    def ensure_platform(self) -> None:
+        """Namespaces of gateway, resolver, index proxy and builds, with their policy."""
+        platform = compile_topology(platform_topology(self.config))
+        for identity, entry in platform.identities.items():
+            if identity not in self._tables.identities():
+                self._tables.apply_identity(identity, entry.cell, [Policy(*p) for p in entry.policy])
+        for name, index, identity, hooked in (
+            ("gateway", addresses.GATEWAY_NORTH, addresses.IDENTITY_GATEWAY_NORTH, False),
+            ("resolver", addresses.RESOLVER, addresses.IDENTITY_RESOLVER, True),
+            ("index", addresses.INDEX_PROXY, addresses.IDENTITY_INDEX_PROXY, True),
+            *(
+                (f"build-{slot}", addresses.BUILD_FIRST + slot, addresses.IDENTITY_BUILD, True)
+                for slot in range(addresses.BUILD_SLOTS)
+            ),
+        ):
+            pair = addresses.workload(self.config, index)
+            self.ensure_namespace(name, index, [network.Address(pair.v4, pair.v6, identity)], hooked=hooked)
+
+    def ensure_namespace(
+        self, name: str, number: int, owned: list[network.Address], *, hooked: bool = True
+    ) -> network.Namespace:
+        """The namespace, adopted as it is or made anew."""
+        with self._lock:
+            known = self._known.get(name)
+            if known is not None and known.path.exists():
+                return known
+            found = network.adopt(self.config, name, number)
+            if found is None:
+                found = network.connect(self.config, self._tables, name, number, owned, hooked)
+            else:
+                network.introduce(self._tables, found, owned, hooked)
+            self._known[name] = found
+            return found
+
+    def remove_namespace(self, name: str, number: int) -> None:
+        with self._lock:
+            known = self._known.pop(name, None) or network.adopt(self.config, name, number)
+            if known is not None:
+                self._tables.remove_endpoint(known.ifindex, known.cookie)
+            network.destroy(self.config, name, number)
+
+    # Desired state.
+    def apply(self, boundary: dict[str, Any]) -> None:
+        """Floor, identities and the gateway's addresses. Additions come before what needs them."""
+        with self._lock:
+            self._tables.set_floor(
+                [*((n, r) for n, r in boundary["floor"] if not self._own(n)), *node_addresses(self.config)]
+            )
+            self._gateway_addresses(boundary)
+            wanted = set()
+            for text, entry in boundary["identities"].items():
+                identity = int(text)
+                wanted.add(identity)
+                self._tables.apply_identity(
+                    identity,
+                    entry["cell"],
+                    [Policy(*p) for p in entry["policy"]],
+                    [External(*e) for e in entry["external"]],
+                )
+            for identity in self._tables.identities():
+                if identity not in wanted:
+                    self._tables.remove_identity(identity)
+
+    def _own(self, network_text: str) -> bool:
+        """Ranges of the platform itself: judged by identity, so they are no floor for the kernel."""
+        own = (self.config.workloads4, self.config.services4, self.config.workloads6, self.config.services6)
+        return network_text in {str(n) for n in own}
+
+    def _gateway_addresses(self, boundary: dict[str, Any]) -> None:
+        pairs: dict[int, list[str]] = {}
+        for address, (identity, part) in boundary["addresses"].items():
+            if part == "gateway" and identity != addresses.IDENTITY_GATEWAY_NORTH:
+                pairs.setdefault(identity, []).append(address)
+        wanted = {}
+        for identity, both in pairs.items():
+            v4, v6 = sorted(both, key=lambda text: ":" in text)
+            wanted[identity] = network.Address(v4, v6, identity)
+        namespace = self._known["gateway"]
+        present = self._tables.addresses()
+        new = [
+            a
+            for a in wanted.values()
+            if present.get(a.v4) != (a.identity, namespace.ifindex) or a.identity not in self._gateway_extra
+        ]
+        gone = [(a.v4, a.v6) for i, a in self._gateway_extra.items() if i not in wanted]
+        network.set_addresses(self._tables, namespace, new, gone)
+        self._gateway_extra = wanted
+
+    def set_services(self, services: list[dict[str, Any]], serving: set[str] | None) -> int:
+        """Services with the backends that may serve; the number that changed."""
+        found = []
+        for entry in services:
+            backends = tuple(
+                (address, port)
+                for owner, address, port in entry["backends"]
+                if serving is None or owner == "gateway" or owner in serving
+            )
+            found.append(
+                Service(entry["consumer"], entry["address"], entry["port"], entry["protocol"], backends)
+            )
+        with self._lock:
+            return self._tables.set_services(found)
+
+    # What the kernel says.
+    def flows(self) -> list[Flow]:
+        with self._lock:
+            return self._tables.drain_flows()
+
+    def health(self) -> list[str]:
+        """What is wrong with the kernel side, as sentences."""
+        with self._lock:
+            problems = [
+                f"kernel counter `{name}` is {value}" for name, value in self._tables.counters().items()
+            ]
+            for name, share in self._tables.pressure().items():
+                if share > 0.9:
+                    problems.append(f"the kernel table `{name}` is {share:.0%} full")
+        status = loader.status(self.config)
+        if not status.get("loaded"):
+            off = [name for name, on in status.get("hooks", {}).items() if not on]
+            problems.append(f"kernel programs aren't attached: {', '.join(off) or 'none is loaded'}")
+        return problems
+
+    def namespaces(self) -> list[str]:
+        return network.listing(self.config)

@@ -1,0 +1,313 @@
+"""The agent: brings a node to its desired state and reports what is.
+
+Three loops: one asks for desired state, one applies what changed, one reports. None of them is
+needed for what already runs to go on running, isolated.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+import threading
+import time
+from collections import deque
+from typing import Any
+
+import httpx
+
+from dataplane import addresses
+from dataplane.agent import container, kernel, network, podman, state
+from dataplane.agent.logs import Tail
+from dataplane.agent.replica import ReplicaWorker
+from dataplane.client import ControlPlane, NotEnrolled, Refused, write_private
+from dataplane.gateway.files import Gateway
+from infra.config import Config
+
+log = logging.getLogger("cytoplane.agent")
+POLL_SECONDS = 25
+REPORT_SECONDS = 2.0
+HEALTH_SECONDS = 10.0
+ENVOY_SECONDS = 5.0
+_MOST_PENDING = 20000
+#: Kernels talk to their neighbours unasked; nobody needs to know that it was refused.
+_HOUSEKEEPING = frozenset({"NEIGHBOUR"})
+
+
+class Agent:
+    """A node's agent. ``run`` never returns unless the kernel side can't be brought up."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.control = ControlPlane(config.agent_dir, config.agents_port)
+        self.gateway = Gateway(config)
+        self.workers: dict[str, ReplicaWorker] = {}
+        self.snapshot: dict[str, Any] | None = None
+        self.problems: list[str] = []
+        self._kernel: kernel.Kernel | None = None
+        self._changed = threading.Event()
+        self._report = threading.Event()
+        self._lock = threading.RLock()
+        self._pending: dict[str, Any] | None = None
+        self._applied = 0
+        self._tails: dict[str, Tail] = {}
+        self._lines: deque[dict[str, Any]] = deque(maxlen=_MOST_PENDING)
+        self._flows: deque[dict[str, Any]] = deque(maxlen=_MOST_PENDING)
+        self._sent: dict[str, dict[str, Any]] = {}
+        self._state_file = config.agent_dir / "state.json"
+
+    @property
+    def kernel(self) -> kernel.Kernel:
+        assert self._kernel is not None
+        return self._kernel
+
+    def run(self) -> None:
+        """Bring up the kernel side, take up what was, then follow the control plane."""
+        self.prepare()
+        self._restore()
+        threading.Thread(target=self._follow, name="follow", daemon=True).start()
+        threading.Thread(target=self._apply_loop, name="apply", daemon=True).start()
+        self._report_loop()
+
+    def prepare(self) -> None:
+        """Kernel programs, host settings, platform namespaces, files that siblings wait for."""
+        podman.write_settings(self.config)
+        container.write_shared_files(self.config)
+        kernel.load(self.config)
+        network.ensure_host(self.config)
+        self._kernel = kernel.Kernel(self.config)
+        self.kernel.ensure_platform()
+        self.gateway.start_files()
+        log.info("kernel side and platform namespaces are up")
+
+    def _restore(self) -> None:
+        """Take up the last state. A damaged file changes nothing that runs: the kernel's tables stay."""
+        try:
+            kept = state.load(self._state_file)
+        except state.Damaged as error:
+            self.problems.append(f"the kept state is damaged, waiting for the control plane: {error}")
+            log.error("%s", error)
+            return
+        if kept is not None:
+            self._accept(kept)
+
+    # Following the control plane.
+    def _follow(self) -> None:
+        delay = 0.5
+        while True:
+            try:
+                self.control.enrol(socket.gethostname()[:80] or "node", _facts())
+                self.control.renew_if_due()
+                generation = self.snapshot["generation"] if self.snapshot else 0
+                document = self.control.get("/agent/desired", generation=generation, wait=POLL_SECONDS)
+                if document is not None:
+                    state.save(self._state_file, document)
+                    self._accept(document)
+                delay = 0.5
+            except NotEnrolled as error:
+                log.info("%s", error)
+                time.sleep(2)
+            except (httpx.HTTPError, Refused, OSError) as error:
+                log.warning("the control plane: %s", error)
+                time.sleep(delay)
+                delay = min(delay * 2, 15)
+
+    def _accept(self, document: dict[str, Any]) -> None:
+        with self._lock:
+            self.snapshot = document
+            self._pending = document
+        self._changed.set()
+
+    # Applying.
+    def _apply_loop(self) -> None:
+        while True:
+            self._changed.wait()
+            self._changed.clear()
+            with self._lock:
+                document, self._pending = self._pending, None
+            try:
+                if document is not None:
+                    self.apply(document)
+                else:
+                    self.publish()
+            except Exception as error:
+                log.exception("applying failed")
+                self.problems = [f"the desired state can't be applied: {error}"]
+                with self._lock:
+                    self._pending = self._pending or document
+                time.sleep(1)
+                self._changed.set()
+
+    def apply(self, document: dict[str, Any]) -> None:
+        """Bring the node to a snapshot and acknowledge it once traffic goes as it says."""
+        boundary = document["boundary"]
+        self.kernel.apply(boundary)
+        wanted = {endpoint["id"]: endpoint for endpoint in document["endpoints"]}
+        for key, endpoint in wanted.items():
+            worker = self.workers.get(key)
+            if worker is None:
+                worker = ReplicaWorker(self.config, self.control, self.kernel, endpoint, self._phase_changed)
+                self.workers[key] = worker
+                worker.start()
+            else:
+                worker.endpoint = endpoint
+        missing = self.publish()
+        # What is gone ends only now that no service and no route leads to it.
+        for key in [known for known in self.workers if known not in wanted]:
+            worker = self.workers.pop(key)
+            worker.stop()
+            self._tails.pop(key, None)
+            self._sent.pop(key, None)
+        self._remove_strangers(set(wanted))
+        self.problems = [f"the gateway hasn't taken over {', '.join(missing)}"] if missing else []
+        self._applied = document["generation"]
+        if not missing:
+            self._acknowledge(document["generation"])
+
+    def _acknowledge(self, generation: int) -> None:
+        try:
+            self.control.post("/agent/acknowledge", {"generation": generation, "applied": True, "errors": []})
+        except (httpx.HTTPError, Refused, OSError) as error:
+            log.warning("generation %s isn't acknowledged yet: %s", generation, error)
+
+    def _phase_changed(self) -> None:
+        self._changed.set()
+        self._report.set()
+
+    def _serving(self) -> set[str] | None:
+        """Replicas that may get new connections: all but those known to be down."""
+        down = {
+            key
+            for key, worker in self.workers.items()
+            if worker.status.phase in ("unhealthy", "failed", "stopped")
+        }
+        snapshot = self.snapshot or {"endpoints": []}
+        return {endpoint["id"] for endpoint in snapshot["endpoints"]} - down
+
+    def publish(self) -> list[str]:
+        """Services, gateway and names as they are now; what Envoy still lacks."""
+        snapshot = self.snapshot
+        if snapshot is None:
+            return []
+        boundary, serving = snapshot["boundary"], self._serving()
+        self.kernel.set_services(boundary["services"], serving)
+        self._write_names(boundary)
+        expected = self.gateway.apply(boundary["gateway"], serving)
+        return self.gateway.wait(expected, ENVOY_SECONDS)
+
+    def _write_names(self, boundary: dict[str, Any]) -> None:
+        import json
+
+        askers = {address: identity for address, (identity, _) in boundary["addresses"].items()}
+        text = json.dumps({"askers": askers, "names": boundary["names"]}, sort_keys=True)
+        file = self.config.resolver_dir / "table.json"
+        if file.exists() and file.read_text() == text:
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_private(file, text.encode())
+        group = self.config.resolver_dir.stat().st_gid
+        os.chown(file, 0, group)
+        file.chmod(0o640)
+
+    def _remove_strangers(self, wanted: set[str]) -> None:
+        """Containers and namespaces that no snapshot knows, as after a crash."""
+        ours = {worker.id for worker in self.workers.values()} | wanted
+        ending = {thread.name for thread in threading.enumerate()}
+        try:
+            client = podman.Podman(self.config)
+            for found in client.listing(f"{container.LABEL}={self.config.net}"):
+                name = found.get("Labels", {}).get("cytoplane.endpoint", "")
+                if name not in ours and name not in ending:
+                    client.remove(found["Id"])
+        except podman.PodmanError as error:
+            log.warning("containers can't be listed: %s", error)
+        for name in self.kernel.namespaces():
+            if name[:1] == "r" and name[1:].isdigit() and name not in ours and name not in ending:
+                network.destroy(self.config, name, _number_of(self.config, name))
+
+    # Reporting.
+    def _report_loop(self) -> None:
+        health_due = 0.0
+        while True:
+            self._report.wait(REPORT_SECONDS)
+            # A moment for what belongs together.
+            time.sleep(0.02)
+            self._report.clear()
+            self._collect()
+            node = None
+            if time.monotonic() >= health_due:
+                node = self.health()
+                health_due = time.monotonic() + HEALTH_SECONDS
+                if self.snapshot and self._applied == self.snapshot["generation"] and not self.problems:
+                    self._acknowledge(self._applied)
+            self._send(node)
+
+    def _collect(self) -> None:
+        for flow in self.kernel.flows():
+            if flow.reason in _HOUSEKEEPING:
+                continue
+            self._flows.append(flow.__dict__)
+        for key in list(self.workers):
+            tail = self._tails.get(key)
+            if tail is None:
+                tail = self._tails[key] = Tail(key, container.log_path(self.config, key))
+            self._lines.extend(tail.read())
+
+    def _send(self, node: dict[str, Any] | None) -> None:
+        replicas = []
+        for key, worker in list(self.workers.items()):
+            report = worker.report()
+            if report["phase"] and self._sent.get(key) != report:
+                replicas.append(report)
+        lines = [self._lines.popleft() for _ in range(min(len(self._lines), 2000))]
+        flows = [self._flows.popleft() for _ in range(min(len(self._flows), 2000))]
+        if not (replicas or lines or flows or node):
+            return
+        document: dict[str, Any] = {"replicas": replicas, "logs": lines, "flows": flows}
+        if node is not None:
+            document["node"] = node
+        try:
+            if not self.control.enrolled:
+                raise Refused("not enrolled yet")
+            self.control.post("/agent/report", document)
+            self._sent.update({report["id"]: report for report in replicas})
+        except (httpx.HTTPError, Refused, OSError) as error:
+            log.warning("the report isn't delivered: %s", error)
+            self._lines.extendleft(reversed(lines))
+            self._flows.extendleft(reversed(flows))
+
+    def health(self) -> dict[str, Any]:
+        """The node's own view of itself."""
+        problems = [*self.problems, *self.kernel.health()]
+        if not podman.Podman(self.config).alive():
+            problems.append("podman doesn't answer")
+        if not self.gateway.healthy():
+            problems.append("the gateway doesn't answer")
+        return {
+            "healthy": not problems,
+            "problems": problems,
+            "generation": self._applied,
+            "replicas": len(self.workers),
+            "facts": _facts(),
+        }
+
+
+def _number_of(config: Config, name: str) -> int:
+    """The interface number of a namespace that nobody knows, by its veth's peer; -1 if there is none."""
+    try:
+        link = network._links(f"{config.name}-{name}")["eth0"]  # noqa: SLF001
+        peers = {entry["ifindex"]: entry["ifname"] for entry in network._links().values()}  # noqa: SLF001
+        outside = peers.get(link.get("link_index", -1), "")
+        return int(outside.removeprefix(f"{config.name}v"))
+    except (KeyError, ValueError, network.NetworkError):
+        return -1
+
+
+def _facts() -> dict[str, Any]:
+    return {
+        "kernel": platform.release(),
+        "cpus": os.cpu_count(),
+        "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
+        "build_slots": addresses.BUILD_SLOTS,
+    }
