@@ -1,0 +1,1 @@
+"""The builder: turns source into images, isolated from everything but the package index."""

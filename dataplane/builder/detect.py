@@ -1,0 +1,56 @@
+"""What a folder of source is built as."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+FILES = ("cytoplane.yaml", "Procfile")
+
+
+def kind_of(folder: Path) -> str:
+    """dockerfile, python, static, or "" for nothing that can be built."""
+    if (folder / "Dockerfile").is_file():
+        return "dockerfile"
+    if (folder / "requirements.txt").is_file() or (folder / "pyproject.toml").is_file():
+        return "python"
+    if (folder / "index.html").is_file():
+        return "static"
+    return ""
+
+
+def declarations(source: Path) -> dict[str, str]:
+    """The repository's declarations as text, for the specification's parser."""
+    found = {}
+    for name in FILES:
+        file = source / name
+        if file.is_file() and not file.is_symlink() and file.stat().st_size <= 256 * 1024:
+            found[name] = file.read_text(errors="replace")
+    return found
+
+
+def folders(text: str) -> Iterable[str]:
+    """Folders that cytoplane.yaml mentions; what is wrong with it is the parser's to say."""
+    yield "."
+    try:
+        document = yaml.safe_load(text)
+        components = document.get("components", {}) if isinstance(document, dict) else {}
+        for component in components.values() if isinstance(components, dict) else ():
+            if isinstance(component, dict) and isinstance(component.get("path"), str):
+                yield component["path"]
+    except yaml.YAMLError:
+        return
+
+
+def detect(source: Path, files: dict[str, str]) -> dict[str, str]:
+    """Folder → kind, for every folder that a component may name."""
+    found = {}
+    root = source.resolve()
+    for name in folders(files.get("cytoplane.yaml", "")):
+        folder = (source / name).resolve()
+        inside = folder == root or root in folder.parents
+        if inside and folder.is_dir() and (kind := kind_of(folder)):
+            found[str(folder.relative_to(root))] = kind
+    return found

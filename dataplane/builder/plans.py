@@ -1,0 +1,26 @@
+"""Build instructions for what has no Dockerfile of its own: dependencies first, so that they cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+BASE = "localhost/cytoplane/base:latest"
+
+
+def containerfile(kind: str, folder: Path) -> str:
+    """The instructions for a folder of ``kind``. A dockerfile is the repository's own text."""
+    if kind == "dockerfile":
+        return (folder / "Dockerfile").read_text(errors="replace")
+    if kind == "static":
+        return f"FROM {BASE}\nCOPY . /srv/site\nUSER 1000\nCMD {_nginx()}\n"
+    lines = [f"FROM {BASE}", "WORKDIR /app"]
+    if (folder / "requirements.txt").is_file():
+        lines += ["COPY requirements.txt /app/", "RUN pip install --no-cache-dir -r requirements.txt", "COPY . /app"]
+    else:
+        lines += ["COPY . /app", "RUN pip install --no-cache-dir ."]
+    lines += ["ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1", "USER 1000"]
+    return "\n".join(lines) + "\n"
+
+
+def _nginx() -> str:
+    return '["nginx", "-c", "/etc/cytoplane/static.conf"]'
