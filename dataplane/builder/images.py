@@ -152,7 +152,10 @@ class Runner:
             "--pull=never",
             "--format=oci",
             "--cap-drop=all",
-            *(f"--cap-add={cap}" for cap in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID")),
+            *(
+                f"--cap-add={cap}"
+                for cap in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID")
+            ),
             f"--userns-uid-map=0:{_FIRST_UID + self.slot * _UIDS}:{_UIDS}",
             f"--userns-gid-map=0:{_FIRST_UID + self.slot * _UIDS}:{_UIDS}",
             "--ulimit=nofile=16384:16384",

@@ -15,7 +15,11 @@ def containerfile(kind: str, folder: Path) -> str:
         return f"FROM {BASE}\nCOPY . /srv/site\nUSER 1000\nCMD {_nginx()}\n"
     lines = [f"FROM {BASE}", "WORKDIR /app"]
     if (folder / "requirements.txt").is_file():
-        lines += ["COPY requirements.txt /app/", "RUN pip install --no-cache-dir -r requirements.txt", "COPY . /app"]
+        lines += [
+            "COPY requirements.txt /app/",
+            "RUN pip install --no-cache-dir -r requirements.txt",
+            "COPY . /app",
+        ]
     else:
         lines += ["COPY . /app", "RUN pip install --no-cache-dir ."]
     lines += ["ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1", "USER 1000"]

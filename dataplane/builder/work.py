@@ -114,7 +114,10 @@ class Builder:
             result = None
         except (httpx.HTTPError, Refused, OSError, tarfile.TarError) as error:
             log.exception("build %s failed", job.number)
-            result = {"ok": False, "error": {"code": "unavailable", "parameters": {"part": f"the builder ({error})"}}}
+            result = {
+                "ok": False,
+                "error": {"code": "unavailable", "parameters": {"part": f"the builder ({error})"}},
+            }
         finally:
             stop.set()
             writer.close()
@@ -172,7 +175,9 @@ class Builder:
             detected = detect.detect(source, files)
             specification = parse(files, project=job.project, detected=detected)
         except SpecificationError as error:
-            raise BuildFailed("specification", message=f"{error.where}: {error.message}", hint=error.hint) from error
+            raise BuildFailed(
+                "specification", message=f"{error.where}: {error.message}", hint=error.hint
+            ) from error
         if not specification.components:
             raise BuildFailed("no-buildable-source")
         return specification

@@ -47,6 +47,7 @@ class Gateway:
         expected = {}
         folder = self._folder / "eds"
         folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
         for name, entries in backends.items():
             version = write(folder / f"{name}.json", [envoy.assignment(name, entries)])
             expected[f"cluster.{name}.version_text"] = version

@@ -1,0 +1,188 @@
+"""Brings a state directory to this version: users, folders, settings, keys, database, base image."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from infra import base_image, services, supervise, users
+from infra.config import Config
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+#: What of the tree is needed at run time.
+_CODE = ("bpf", "cells", "dataplane", "infra", "platform", "web", "manage.py")
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "node_modules", "tests", "*.pyc", "bench", ".*")
+Say = Callable[[str], None]
+
+
+class InstallError(RuntimeError):
+    """The machine can't run the platform; the message says why and what to do."""
+
+
+def check(config: Config) -> None:
+    """What can be told before anything is changed."""
+    if os.geteuid() != 0:
+        raise InstallError("The platform needs root: it loads kernel programs. Run it with sudo.")
+    free = shutil.disk_usage(config.home if config.home.exists() else config.home.parent).free
+    if free < 3 * 2**30:
+        raise InstallError(f"Only {free // 2**20} MiB are free where {config.home} lies; 3 GiB are needed.")
+    if len(str(config.run)) > 70:
+        raise InstallError(
+            f"{config.home} is too long a path: unix sockets in it would exceed 108 characters."
+        )
+    domain, portal = config.apps_domain.lower(), config.portal_host.lower()
+    shares = domain == portal or portal.endswith(f".{domain}") or domain.endswith(f".{portal}")
+    if shares and domain != "localhost":
+        raise InstallError(
+            f"Applications under {domain} could set cookies for the portal at {portal}. "
+            "Choose an apps_domain that isn't part of the portal's host name, nor the other way round."
+        )
+
+
+def write_config(config: Config) -> None:
+    """The settings of this installation, so that every later command finds them."""
+    lines = [
+        f"net = {config.net}",
+        f"portal_port = {config.portal_port}",
+        f"apps_port = {config.apps_port}",
+        f"agents_port = {config.agents_port}",
+        f'apps_domain = "{config.apps_domain}"',
+        f'portal_host = "{config.portal_host}"',
+        f'cache = "{config.cache}"',
+    ]
+    (config.home / "config.toml").write_text("\n".join(lines) + "\n")
+
+
+def copy_code(config: Config) -> tuple[Path, bool]:
+    """The code where unprivileged users can read it; (its folder, whether it changed)."""
+    app = config.home / "app"
+    key = _fingerprint()
+    mark = app / ".key"
+    if mark.exists() and mark.read_text() == key:
+        return app, False
+    fresh = config.home / "app.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    for name in _CODE:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, fresh / name, ignore=_LEFT_OUT)
+        elif source.exists():
+            shutil.copy2(source, fresh / name)
+    build = REPOSITORY / "web" / "static" / "build"
+    if build.exists():
+        shutil.copytree(build, fresh / "web" / "static" / "build", dirs_exist_ok=True)
+    for path in [fresh, *fresh.rglob("*")]:
+        os.chown(path, 0, 0)
+        path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+    (fresh / ".key").write_text(key)
+    shutil.rmtree(app, ignore_errors=True)
+    fresh.rename(app)
+    return app, True
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256()
+    for name in _CODE:
+        source = REPOSITORY / name
+        files = sorted(source.rglob("*")) if source.is_dir() else [source]
+        for file in files:
+            if file.is_file() and "node_modules" not in file.parts and file.suffix != ".pyc":
+                status = file.stat()
+                digest.update(
+                    f"{file.relative_to(REPOSITORY)} {status.st_size} {status.st_mtime_ns}\n".encode()
+                )
+    return digest.hexdigest()
+
+
+def manage(config: Config, venv: Path, app: Path, *arguments: str, data: str | None = None) -> str:
+    """Run a management command as the web process's user; its output."""
+    environment = supervise.environment(config, app)
+    try:
+        done = services.as_user(
+            config,
+            "",
+            [f"{venv}/bin/python", f"{app}/manage.py", *arguments],
+            env=environment,
+            cwd=str(app),
+            input=data,
+        )
+    except subprocess.CalledProcessError as error:
+        raise InstallError(f"`{arguments[0]}` failed: {error.stderr.strip()[-1500:]}") from error
+    return done.stdout.strip()
+
+
+def prepare(config: Config, venv: Path, say: Say) -> tuple[Path, bool]:
+    """Everything that can be done before the services run; (the code's folder, whether it changed)."""
+    check(config)
+    users.ensure(config)
+    services.folders(config)
+    write_config(config)
+    app, changed = copy_code(config)
+    services.postgres(config)
+    services.redis(config)
+    services.registry(config)
+    services.control_gateway(config)
+    from dataplane.agent import podman
+
+    podman.write_settings(config)
+    manage(config, venv, app, "init_secrets")
+    _server_certificate(config, venv, app)
+    base_image.ensure(config, say)
+    supervise.write(config, venv, app)
+    return app, changed
+
+
+def _server_certificate(config: Config, venv: Path, app: Path) -> None:
+    """The control gateway's certificate, made anew when it is close to its end."""
+    folder = config.home / "control-gateway"
+    certificate = folder / "server.pem"
+    if certificate.exists() and time.time() - certificate.stat().st_mtime < 30 * 86400:
+        return
+    text = manage(
+        config, venv, app, "server_certificate", "localhost", "127.0.0.1", "::1", config.portal_host
+    )
+    key, _, chain = text.partition("-----CERTIFICATES-----\n")
+    services.write(folder / "server.key", key, config, "-gw", 0o600)
+    services.write(certificate, chain, config, "-gw", 0o640)
+    services.write(
+        folder / "authority.pem", (config.secrets / "authority.pem").read_text(), config, "-gw", 0o640
+    )
+
+
+def database(config: Config, venv: Path, app: Path) -> None:
+    """Role, database, schema and what every installation has."""
+    socket = str(config.postgres_socket_dir)
+
+    def psql(*arguments: str) -> str:
+        return services.as_user(
+            config, "-db", ["psql", "-h", socket, "-U", "postgres", "-XAtq", *arguments], cwd="/"
+        ).stdout.strip()
+
+    if not psql("-c", "SELECT 1 FROM pg_roles WHERE rolname = 'cytoplane'"):
+        psql("-c", "CREATE ROLE cytoplane LOGIN")
+    if not psql("-c", "SELECT 1 FROM pg_database WHERE datname = 'cytoplane'"):
+        psql("-c", "CREATE DATABASE cytoplane OWNER cytoplane")
+    manage(config, venv, app, "migrate", "--no-input", "--verbosity", "0")
+    manage(config, venv, app, "collectstatic", "--no-input", "--clear", "--verbosity", "0")
+    manage(config, venv, app, "init_platform")
+
+
+def enrol(config: Config, venv: Path, app: Path) -> None:
+    """One-time tokens for this machine's agent and builder, if they have no certificate."""
+    from dataplane.client import write_private
+
+    for kind, folder in (("agent", config.agent_dir), ("builder", config.builder_dir)):
+        if not (folder / "client.cert").exists() and not (folder / "enrolment").exists():
+            write_private(folder / "enrolment", manage(config, venv, app, "enrolment_token", kind).encode())
+
+
+def venv_of() -> Path:
+    """The virtual environment that runs this."""
+    return Path(sys.prefix)
