@@ -62,7 +62,6 @@ def up(config: Config, say: Progress) -> None:
     _wait(lambda: not health._postgres(config), 30, "PostgreSQL")  # noqa: SLF001
     say("Bringing the database up to date")
     install.database(config, venv, app)
-    install.enrol(config, venv, app)
     say("Starting the platform")
     _supervisorctl(config, venv, "start", "all")
     if changed:
@@ -96,7 +95,7 @@ def status(config: Config) -> int:
     found = health.problems(config, install.venv_of())
     width = max(map(len, found))
     for name, problem in found.items():
-        print(f"{name:<{width}}  {'healthy' if not problem else problem}")
+        print(f"{name:<{width}}  {problem or 'healthy'}")
     bad = [name for name, problem in found.items() if problem]
     if bad:
         print(f"\nNot healthy: {', '.join(bad)}. Logs are in {config.logs}.")

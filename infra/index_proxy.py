@@ -79,7 +79,7 @@ def main() -> None:
         "--threads",
         "8",
         "--worker-tmp-dir",
-        "/dev/shm",
+        "/dev/shm",  # noqa: S108
         "--log-level",
         "warning",
         "proxpi.server:app",

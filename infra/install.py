@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from dataplane.client import write_private
 from infra import base_image, services, supervise, users
 from infra.config import Config
 
@@ -132,7 +134,8 @@ def prepare(config: Config, venv: Path, say: Say) -> tuple[Path, bool]:
     from dataplane.agent import podman
 
     podman.write_settings(config)
-    manage(config, venv, app, "init_secrets")
+    if not (config.secrets / "authority.pem").exists():
+        manage(config, venv, app, "init_secrets")
     _server_certificate(config, venv, app)
     base_image.ensure(config, say)
     supervise.write(config, venv, app)
@@ -157,7 +160,7 @@ def _server_certificate(config: Config, venv: Path, app: Path) -> None:
 
 
 def database(config: Config, venv: Path, app: Path) -> None:
-    """Role, database, schema and what every installation has."""
+    """Role, database, schema, what every installation has, and tokens for nodes without a certificate."""
     socket = str(config.postgres_socket_dir)
 
     def psql(*arguments: str) -> str:
@@ -169,18 +172,19 @@ def database(config: Config, venv: Path, app: Path) -> None:
         psql("-c", "CREATE ROLE cytoplane LOGIN")
     if not psql("-c", "SELECT 1 FROM pg_database WHERE datname = 'cytoplane'"):
         psql("-c", "CREATE DATABASE cytoplane OWNER cytoplane")
-    manage(config, venv, app, "migrate", "--no-input", "--verbosity", "0")
-    manage(config, venv, app, "collectstatic", "--no-input", "--clear", "--verbosity", "0")
-    manage(config, venv, app, "init_platform")
-
-
-def enrol(config: Config, venv: Path, app: Path) -> None:
-    """One-time tokens for this machine's agent and builder, if they have no certificate."""
-    from dataplane.client import write_private
-
-    for kind, folder in (("agent", config.agent_dir), ("builder", config.builder_dir)):
-        if not (folder / "client.cert").exists() and not (folder / "enrolment").exists():
-            write_private(folder / "enrolment", manage(config, venv, app, "enrolment_token", kind).encode())
+    kinds = [
+        kind
+        for kind, folder in (("agent", config.agent_dir), ("builder", config.builder_dir))
+        if not (folder / "client.cert").exists() and not (folder / "enrolment").exists()
+    ]
+    mark, key = config.home / "database.key", (app / ".key").read_text()
+    if not kinds and mark.exists() and mark.read_text() == key:
+        return
+    tokens = json.loads(manage(config, venv, app, "bring_up", *kinds))
+    for kind, token in tokens.items():
+        folder = config.agent_dir if kind == "agent" else config.builder_dir
+        write_private(folder / "enrolment", token.encode())
+    mark.write_text(key)
 
 
 def venv_of() -> Path:

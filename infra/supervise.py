@@ -135,7 +135,7 @@ def write(config: Config, venv: Path, app: Path) -> Path:
         "logfile_backups=1",
         f"pidfile={config.run}/supervisor.pid",
         "umask=027",
-        f"directory={app}",
+        f"directory={config.home}",
         f"environment={_quoted(environment(config, app))}",
         "minfds=4096",
         "minprocs=200",

@@ -77,8 +77,9 @@ class Agent:
         kernel.load(self.config)
         network.ensure_host(self.config)
         self._kernel = kernel.Kernel(self.config)
-        self.kernel.ensure_platform()
+        # The gateway starts as soon as its namespace is there, so its files come first.
         self.gateway.start_files()
+        self.kernel.ensure_platform()
         log.info("kernel side and platform namespaces are up")
 
     def _restore(self) -> None:

@@ -25,7 +25,7 @@ _UIDS = 1 << 16
 class BuildFailed(Exception):
     """``code`` is an error of the catalogue, ``parameters`` fill its sentence."""
 
-    def __init__(self, code: str, **parameters: Any) -> None:
+    def __init__(self, code: str, /, **parameters: Any) -> None:
         self.code, self.parameters = code, parameters
         super().__init__(code)
 

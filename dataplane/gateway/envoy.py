@@ -29,9 +29,16 @@ def bootstrap(config: Config) -> dict[str, Any]:
             "lds_config": _source(folder / "lds.json"),
             "cds_config": _source(folder / "cds.json"),
         },
-        "layered_runtime": {
-            "layers": [
-                {"name": "limits", "static_layer": {"overload.global_downstream_max_connections": 20000}},
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": f"{TYPE}.extensions.resource_monitors.downstream_connections.v3"
+                        ".DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": 20000,
+                    },
+                }
             ]
         },
     }

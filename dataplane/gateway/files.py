@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import socket
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,19 @@ def write(path: Path, resources: list[dict[str, Any]]) -> str:
     temporary.chmod(0o644)
     temporary.rename(path)
     return version
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("admin", timeout=2)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
 
 
 class Gateway:
@@ -93,12 +106,14 @@ class Gateway:
 
     def admin(self, method: str, path: str) -> str:
         """Ask Envoy's admin interface; raises ``OSError``."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(2)
-            connection.connect(str(self._folder / "admin.sock"))
-            connection.sendall(f"{method} {path} HTTP/1.0\r\nHost: admin\r\n\r\n".encode())
-            data = b"".join(_received(connection))
-        return data.partition(b"\r\n\r\n")[2].decode(errors="replace")
+        connection = _UnixConnection(self._folder / "admin.sock")
+        try:
+            connection.request(method, path)
+            return connection.getresponse().read().decode(errors="replace")
+        except http.client.HTTPException as error:
+            raise OSError(f"Envoy's admin interface: {error}") from error
+        finally:
+            connection.close()
 
     def healthy(self) -> bool:
         """Whether Envoy is live."""
@@ -106,8 +121,3 @@ class Gateway:
             return "LIVE" in self.admin("GET", "/ready")
         except OSError:
             return False
-
-
-def _received(connection: socket.socket) -> Iterable[bytes]:
-    while data := connection.recv(65536):
-        yield data

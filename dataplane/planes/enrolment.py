@@ -36,7 +36,12 @@ def enrol(token: str, csr_pem: str, name: str, facts: dict) -> tuple[Node, str, 
     """(node, certificate, authority), both PEM. The token is used up even by a second attempt's name."""
     secret = token.removeprefix("cye_").partition(".")[0]
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    row = EnrolmentToken.objects.select_for_update().select_related("plane").filter(digest=digest).first()
+    row = (
+        EnrolmentToken.objects.select_for_update(of=("self",))
+        .select_related("plane")
+        .filter(digest=digest)
+        .first()
+    )
     if row is None or row.used_at or row.expires_at < timezone.now() or not _NAME.fullmatch(name):
         raise CytoplaneError("enrolment-refused")
     if row.kind == Node.Kind.AGENT and row.plane and row.plane.engine == Plane.Engine.MACHINE:
