@@ -159,7 +159,9 @@ def write(config: Config, venv: Path, app: Path) -> Path:
             f"stopwaitsecs={part.stop_seconds}",
             "stopasgroup=true" if part.name not in ("postgres", "podman") else "stopasgroup=false",
             "killasgroup=true" if part.name not in ("postgres", "podman") else "killasgroup=false",
+            # Sockets for a group; mount points that containers' mapped users must be able to traverse.
             *(["umask=007"] if part.name in ("registry", "redis", "postgres") else []),
+            *(["umask=022"] if part.name in ("podman", "builder") else []),
             "redirect_stderr=true",
             f"stdout_logfile={config.logs}/{part.name}.log",
             "stdout_logfile_maxbytes=10MB",

@@ -72,6 +72,8 @@ def settings(config: Config, tenant: int) -> dict[str, str]:
         "CONTAINERS_STORAGE_CONF": str(storage),
         "CONTAINERS_CONF": str(containers),
         "BUILDAH_ISOLATION": "oci",
+        # Layers that were written through an id-mapped mount come back with owners that don't exist.
+        "_CONTAINERS_OVERLAY_DISABLE_IDMAP": "yes",
     }
 
 
@@ -156,8 +158,8 @@ class Runner:
                 f"--cap-add={cap}"
                 for cap in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID")
             ),
-            f"--userns-uid-map=0:{_FIRST_UID + self.slot * _UIDS}:{_UIDS}",
-            f"--userns-gid-map=0:{_FIRST_UID + self.slot * _UIDS}:{_UIDS}",
+            f"--userns-uid-map=0:{_FIRST_UID + self.job.tenant * _UIDS}:{_UIDS}",
+            f"--userns-gid-map=0:{_FIRST_UID + self.job.tenant * _UIDS}:{_UIDS}",
             "--ulimit=nofile=16384:16384",
             "--ulimit=nproc=4096:4096",
             f"--memory={limits['memory']}",

@@ -63,7 +63,7 @@ async def _serve() -> None:
         "lifespan": "off",
         "server_header": False,
         "timeout_keep_alive": 30,
-        "timeout_graceful_shutdown": 20,
+        "timeout_graceful_shutdown": 5,
         "proxy_headers": False,
     }
     portal = _Server(uvicorn.Config("controlplane.asgi:application", **common))

@@ -63,6 +63,7 @@ def begin(received: Received, updates: list[list[str]], objects: str, alternates
         raise CytoplaneError("source-rejected", reason="a push deploys one branch at a time")
     for cell, branch, old, new in deploying:
         archive = repository.store(path, new, quarantine)
+        repository.keep(path, new, archive, quarantine)
         deployment = actions.start_push(
             acting_user=received.actor,
             cell=cell,
@@ -72,7 +73,6 @@ def begin(received: Received, updates: list[list[str]], objects: str, alternates
             summary=repository.summary(path, new, quarantine),
             archive=archive,
         )
-        repository.keep(path, new, deployment.pk, quarantine)
         received.deployment = deployment.pk
 
 

@@ -119,9 +119,10 @@ def store(path: Path, commit: str, quarantine: dict[str, str]) -> str:
     return name
 
 
-def keep(path: Path, commit: str, number: int, quarantine: dict[str, str]) -> None:
+def keep(path: Path, commit: str, archive: str, quarantine: dict[str, str]) -> None:
     """Copy the commit's objects out of the quarantine, under a ref that nobody sees."""
-    revisions = f"{commit}\n--not\n--all\n".encode()
+    known = git(path, "for-each-ref", "--format=%(objectname)").split()
+    revisions = "".join([f"{commit}\n", *(f"^{name}\n" for name in set(known))]).encode()
     pack = subprocess.run(
         ["git", "--git-dir", str(path), "pack-objects", "--revs", "--stdout", "-q", "--delta-base-offset"],
         env=environment(**quarantine),
@@ -132,7 +133,23 @@ def keep(path: Path, commit: str, number: int, quarantine: dict[str, str]) -> No
     ).stdout
     if pack:
         git(path, "unpack-objects", "-q", data=pack)
-    git(path, "update-ref", f"{HIDDEN}/pushes/{number}", commit)
+    git(path, "update-ref", _hidden(archive), commit)
+
+
+def _hidden(archive: str) -> str:
+    return f"{HIDDEN}/pushes/{Path(archive).stem}"
+
+
+def forget(project: Project, archive: str) -> None:
+    """Delete a push's source archive and its hidden ref; its branch holds the objects now."""
+    archive_path(archive).unlink(missing_ok=True)
+    path = repository_of(project)
+    subprocess.run(
+        ["git", "--git-dir", str(path), "update-ref", "-d", _hidden(archive)],
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
 
 
 def _inspect(archive: Path) -> None:
