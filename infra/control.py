@@ -154,6 +154,7 @@ def purge(config: Config, say: Progress) -> None:
     """Remove everything of the installation; works on leftovers of any crash."""
     from bpf import loader
     from dataplane.agent import network
+    from dataplane.builder import limits
 
     venv = install.venv_of()
     if config.home.exists() or config.bpffs.exists() or network.listing(config):
@@ -171,6 +172,7 @@ def purge(config: Config, say: Progress) -> None:
         shutil.rmtree(config.home, ignore_errors=True)
         _unmount(config.home)
         shutil.rmtree(config.home, ignore_errors=True)
+    limits.remove(config)
     users.remove(config)
     say("Nothing of it is left")
 

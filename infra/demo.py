@@ -146,7 +146,9 @@ def _show_calls(config: Config, globex: Api, say: Any) -> None:
     say("An allowed call: the storefront asks its API, which its gateway names the caller")
     answer = _get(config, "storefront.acme")
     caller = "acme/storefront/web" in answer.text
-    print(f"       GET http://storefront.acme.{config.apps_domain} → {answer.status_code}, caller named: {caller}")
+    print(
+        f"       GET http://storefront.acme.{config.apps_domain} → {answer.status_code}, caller named: {caller}"
+    )
     if answer.status_code != 200 or not caller:
         raise install.InstallError("The storefront doesn't answer as it should.")
     say("A denied call: globex tries to reach acme's API")
@@ -164,7 +166,9 @@ def _show_calls(config: Config, globex: Api, say: Any) -> None:
             break
         time.sleep(0.25)
     for edge in edges[:3]:
-        print(f"       seen: {edge['source']} → {edge['destination']}:{edge['port']} {edge['reason']}: {edge['sentence']}")
+        print(
+            f"       seen: {edge['source']} → {edge['destination']}:{edge['port']} {edge['reason']}: {edge['sentence']}"
+        )
 
 
 def denied_targets(config: Config) -> list[str]:

@@ -10,13 +10,18 @@ import yaml
 FILES = ("cytoplane.yaml", "Procfile")
 
 
+def present(file: Path) -> bool:
+    """Whether it is a file of the source itself: a link could name any file of the machine."""
+    return file.is_file() and not file.is_symlink()
+
+
 def kind_of(folder: Path) -> str:
     """dockerfile, python, static, or "" for nothing that can be built."""
-    if (folder / "Dockerfile").is_file():
+    if present(folder / "Dockerfile"):
         return "dockerfile"
-    if (folder / "requirements.txt").is_file() or (folder / "pyproject.toml").is_file():
+    if present(folder / "requirements.txt") or present(folder / "pyproject.toml"):
         return "python"
-    if (folder / "index.html").is_file():
+    if present(folder / "index.html"):
         return "static"
     return ""
 
@@ -26,7 +31,7 @@ def declarations(source: Path) -> dict[str, str]:
     found = {}
     for name in FILES:
         file = source / name
-        if file.is_file() and not file.is_symlink() and file.stat().st_size <= 256 * 1024:
+        if present(file) and file.stat().st_size <= 256 * 1024:
             found[name] = file.read_text(errors="replace")
     return found
 

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import threading
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dataplane import addresses
+from dataplane.agent import seccomp
 from dataplane.agent.network import path_of
+from dataplane.builder import limits
 from dataplane.client import ControlPlane
 from infra.config import Config
 
-_FIRST_UID = 1 << 29
+#: Users of builds lie above those of workloads; a range of 65,536 for each tenant.
+_FIRST_UID = 1 << 31
 _UIDS = 1 << 16
+_ENCLOSURE = Path(__file__).with_name("enclosure.py")
 
 
 class BuildFailed(Exception):
@@ -50,44 +57,67 @@ def base_store(config: Config) -> Path:
     return config.builder_dir / "base"
 
 
-def settings(config: Config, tenant: int) -> dict[str, str]:
-    """buildah's environment: a storage of the tenant's own."""
+def first_uid(tenant: int) -> int:
+    """The lowest of the user ids that builds of a tenant have on the machine."""
+    if not 0 <= tenant < 1 << 15:
+        raise ValueError(f"tenant {tenant} has no range of user ids")
+    return _FIRST_UID + tenant * _UIDS
+
+
+def storage(config: Config, tenant: int) -> Path:
+    """A tenant's storage, of its builds' own user; what it holds, they wrote."""
     folder = config.builder_dir / "storage" / f"t{tenant}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    storage = folder / "storage.conf"
-    storage.write_text(
-        f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/root"\nrunroot = "{config.run}/builder/t{tenant}"\n'
-        f'[storage.options]\nadditionalimagestores = ["{base_store(config)}"]\n'
+    if not folder.exists():
+        folder.mkdir(mode=0o700, parents=True)
+        os.chown(folder, first_uid(tenant), first_uid(tenant))
+    return folder
+
+
+def _settings(config: Config) -> Path:
+    """buildah's and skopeo's settings, for every tenant the same: paths are those inside the enclosure."""
+    folder = config.builder_dir / "settings"
+    folder.mkdir(exist_ok=True)
+    (folder / "storage.conf").write_text(
+        '[storage]\ndriver = "overlay"\ngraphroot = "/mnt/storage/images"\nrootless_storage_path = "/mnt/storage/images"\nrunroot = "/mnt/run"\n'
+        '[storage.options]\nadditionalimagestores = ["/mnt/base"]\n'
     )
-    containers = folder / "containers.conf"
-    containers.write_text(
+    (folder / "containers.conf").write_text(
         "[containers]\ndefault_sysctls = []\n"
         'default_ulimits = ["nofile=16384:16384", "nproc=4096:4096"]\n'
         '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n'
     )
+    (folder / "pip.conf").write_text(_pip(config))
+    (folder / "seccomp.json").write_text(json.dumps(seccomp.profile()))
+    return folder
+
+
+def _environment(tenant: int) -> dict[str, str]:
     return {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": str(folder),
-        "TMPDIR": str(config.builder_dir / "work"),
-        "CONTAINERS_STORAGE_CONF": str(storage),
-        "CONTAINERS_CONF": str(containers),
-        "BUILDAH_ISOLATION": "oci",
-        # Layers that were written through an id-mapped mount come back with owners that don't exist.
-        "_CONTAINERS_OVERLAY_DISABLE_IDMAP": "yes",
+        "LANG": "C.UTF-8",
+        "HOME": "/mnt/storage",
+        "TMPDIR": "/mnt/work",
+        "XDG_RUNTIME_DIR": "/mnt/run",
+        "CONTAINERS_STORAGE_CONF": "/mnt/settings/storage.conf",
+        "CONTAINERS_CONF": "/mnt/settings/containers.conf",
+        # The enclosure has made the user namespace already.
+        "_CONTAINERS_USERNS_CONFIGURED": "done",
+        "_CONTAINERS_ROOTLESS_UID": str(first_uid(tenant)),
     }
 
 
-def pip_settings(config: Config) -> Path:
+def _pip(config: Config) -> str:
     """pip's configuration inside a build: the index proxy and nothing else."""
     proxy = addresses.workload(config, addresses.INDEX_PROXY)
-    file = config.builder_dir / "pip.conf"
-    file.write_text(
+    return (
         f"[global]\nindex-url = http://{proxy.v4}:{addresses.INDEX_PROXY_PORT}/index/\n"
         f"trusted-host = {proxy.v4}\ndisable-pip-version-check = true\nno-input = true\ntimeout = 30\n"
         "root-user-action = ignore\n"
     )
-    file.chmod(0o644)
-    return file
+
+
+#: Two processes with mounts of their own must not work on the same storage.
+_storage_locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
 
 
 class Runner:
@@ -95,10 +125,18 @@ class Runner:
 
     def __init__(self, config: Config, job: Job, slot: int, say: Callable[[str], None]) -> None:
         self.config, self.job, self.slot, self.say = config, job, slot, say
-        self.environment = settings(config, job.tenant)
+        self.folder = config.builder_dir / "work" / f"build-{job.number}"
         self._process: subprocess.Popen | None = None
         self._cancelled = threading.Event()
         self._deadline = time.monotonic() + job.limits["seconds"]
+
+    def prepare(self) -> Path:
+        """The build's workspace, of its own user; what is unpacked into it goes to ``source``."""
+        owner = first_uid(self.job.tenant)
+        for path in (self.folder, self.folder / "source"):
+            path.mkdir(mode=0o700, parents=True)
+            os.chown(path, owner, owner)
+        return self.folder
 
     def cancel(self) -> None:
         self._cancelled.set()
@@ -109,15 +147,44 @@ class Runner:
         if process is not None and process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
 
-    def run(self, command: list[str], *, inside: bool = False, show: bool = True) -> tuple[int, str]:
-        """Exit code and output. ``inside`` the build's network namespace."""
+    def run(
+        self, command: list[str], *, show: bool = True, network: bool = True, certificates: Path | None = None
+    ) -> tuple[int, str]:
+        """Exit code and output of a command in the build's enclosure. Without ``network`` it has the
+        machine's: for commands of ours that run nothing of the build's."""
+        settings = {
+            "first": first_uid(self.job.tenant),
+            "network": str(path_of(self.config, f"build-{self.slot}")) if network else None,
+            "cgroups": [str(folder) for folder in limits.group(self.config, self.slot, self.job.limits)],
+            "binds": [
+                [str(base_store(self.config)), "base", True],
+                [str(_settings(self.config)), "settings", True],
+                [str(storage(self.config, self.job.tenant)), "storage", False],
+                [str(self._run_folder()), "run", False],
+                [str(self.folder), "work", False],
+                *([[str(certificates), "certificates", True]] if certificates else []),
+            ],
+        }
+        with _storage_locks[self.job.tenant]:
+            return self._execute(
+                ["/usr/bin/python3", "-I", str(_ENCLOSURE), json.dumps(settings), "--", *command], show
+            )
+
+    def _run_folder(self) -> Path:
+        """Where mounts are counted: anew for each command, since mounts end with its namespace."""
+        folder = self.config.run / "builder" / f"slot-{self.slot}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        os.chown(folder, first_uid(self.job.tenant), first_uid(self.job.tenant))
+        return folder
+
+    def _execute(self, command: list[str], show: bool) -> tuple[int, str]:
         if self._cancelled.is_set():
             raise Cancelled
-        if inside:
-            command = ["nsenter", f"--net={path_of(self.config, f'build-{self.slot}')}", "--", *command]
         process = subprocess.Popen(
             command,
-            env=self.environment,
+            env=_environment(self.job.tenant),
+            cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -126,7 +193,7 @@ class Runner:
         self._process = process
         timer = threading.Timer(max(1.0, self._deadline - time.monotonic()), self._kill)
         timer.start()
-        output = []
+        output: deque[str] = deque(maxlen=20000)
         assert process.stdout is not None
         for raw in process.stdout:
             line = raw.decode(errors="replace")
@@ -142,15 +209,15 @@ class Runner:
         return code, "".join(output)
 
     def build(self, name: str, folder: Path, instructions: Path) -> str:
-        """Build an image; its name in the tenant's storage."""
-        limits, tag = self.job.limits, f"localhost/build/{self.job.repository}:{name}"
+        """Build an image from ``folder`` of the workspace; its name in the tenant's storage."""
+        tag = f"localhost/build/{self.job.repository}:{name}"
         command = [
             "buildah",
             "build",
             "--layers",
-            "--isolation=oci",
+            "--isolation=rootless",
             "--runtime=runc",
-            "--network=host",  # the namespace that buildah itself was started in
+            "--network=host",  # the namespace that the enclosure is in
             "--pull=never",
             "--format=oci",
             "--cap-drop=all",
@@ -158,23 +225,22 @@ class Runner:
                 f"--cap-add={cap}"
                 for cap in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID")
             ),
-            f"--userns-uid-map=0:{_FIRST_UID + self.job.tenant * _UIDS}:{_UIDS}",
-            f"--userns-gid-map=0:{_FIRST_UID + self.job.tenant * _UIDS}:{_UIDS}",
+            "--security-opt=seccomp=/mnt/settings/seccomp.json",
             "--ulimit=nofile=16384:16384",
             "--ulimit=nproc=4096:4096",
-            f"--memory={limits['memory']}",
-            "--cpu-period=100000",
-            f"--cpu-quota={int(limits['cpu'] * 100000)}",
-            f"--volume={pip_settings(self.config)}:/etc/pip.conf:ro",
-            f"--file={instructions}",
+            "--volume=/mnt/settings/pip.conf:/etc/pip.conf:ro,nosuid,nodev",
+            f"--file={self._inside(instructions)}",
             f"--tag={tag}",
-            str(folder),
+            self._inside(folder),
         ]
-        code, _ = self.run(command, inside=True)
+        code, _ = self.run(command)
         if code:
             raise BuildFailed("build-failed", component=name, code=code)
         self._inspect(tag, name)
         return tag
+
+    def _inside(self, path: Path) -> str:
+        return f"/mnt/work/{path.relative_to(self.folder)}"
 
     def _inspect(self, tag: str, name: str) -> None:
         """The image is what counts, not what the build claims: bounds on size, no root at start."""
@@ -189,20 +255,21 @@ class Runner:
 
     def push(self, control: ControlPlane, tag: str) -> str:
         """Push to the platform's registry; the reference by digest."""
-        digest = self.config.builder_dir / "work" / f"digest-{self.job.number}"
+        digest = self.folder / f"digest-{self.job.number}"
         command = [
             "skopeo",
             "copy",
             "--quiet",
-            f"--dest-cert-dir={control.folder}",
-            f"--digestfile={digest}",
+            "--dest-cert-dir=/mnt/certificates",
+            f"--digestfile={self._inside(digest)}",
             f"containers-storage:{tag}",
             f"docker://localhost:{self.config.agents_port}/{self.job.repository}:build-{self.job.number}",
         ]
-        code, text = self.run(command, show=False)
+        code, text = self.run(command, show=False, network=False, certificates=control.folder)
         if code:
             self.say(f"       {text[-500:]}\n")
             raise BuildFailed("unavailable", part="the image registry")
         value = digest.read_text().strip()
-        digest.unlink()
+        if not re.fullmatch(r"sha256:[0-9a-f]{64}", value):
+            raise BuildFailed("build-failed", component=self.job.repository, code=1)
         return f"{self.job.repository}@{value}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dataplane.builder.detect import present
+
 BASE = "localhost/cytoplane/base:latest"
 
 
@@ -14,7 +16,7 @@ def containerfile(kind: str, folder: Path) -> str:
     if kind == "static":
         return f"FROM {BASE}\nCOPY . /srv/site\nUSER 1000\nCMD {_nginx()}\n"
     lines = [f"FROM {BASE}", "WORKDIR /app"]
-    if (folder / "requirements.txt").is_file():
+    if present(folder / "requirements.txt"):
         lines += [
             "COPY requirements.txt /app/",
             "RUN pip install --no-cache-dir -r requirements.txt",

@@ -21,6 +21,8 @@ from infra.config import Config
 log = logging.getLogger("cytoplane.builder")
 HEARTBEAT = 3.0
 FLUSH = 0.1
+#: Characters of output in one request.
+_PIECE = 60000
 
 
 class LogWriter:
@@ -41,12 +43,12 @@ class LogWriter:
     def _flush(self) -> None:
         with self._lock:
             text, self._text = "".join(self._text), []
-        if not text:
-            return
-        try:
-            self._control.post(self._path, {"text": text[:60000]})
-        except (httpx.HTTPError, Refused, OSError) as error:
-            log.warning("output isn't delivered: %s", error)
+        while text:
+            piece, text = text[:_PIECE], text[_PIECE:]
+            try:
+                self._control.post(self._path, {"text": piece})
+            except (httpx.HTTPError, Refused, OSError) as error:
+                log.warning("output isn't delivered: %s", error)
 
     def _run(self) -> None:
         while not self._done.wait(FLUSH):
@@ -103,10 +105,9 @@ class Builder:
         runner = Runner(self.config, job, slot, writer.say)
         stop = threading.Event()
         threading.Thread(target=self._beat, args=(job, runner, stop), daemon=True).start()
-        folder = self.config.builder_dir / "work" / f"build-{job.number}"
         result: dict[str, Any] | None
         try:
-            result = self._build(job, runner, folder, writer)
+            result = self._build(job, runner, writer)
         except BuildFailed as error:
             result = {"ok": False, "error": {"code": error.code, "parameters": error.parameters}}
         except Cancelled:
@@ -120,7 +121,7 @@ class Builder:
         finally:
             stop.set()
             writer.close()
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(runner.folder, ignore_errors=True)
         if result is not None:
             self._report(job, result)
 
@@ -145,15 +146,17 @@ class Builder:
             except (httpx.HTTPError, Refused, OSError):
                 continue
 
-    def _build(self, job: Job, runner: Runner, folder: Path, writer: LogWriter) -> dict[str, Any]:
+    def _build(self, job: Job, runner: Runner, writer: LogWriter) -> dict[str, Any]:
+        folder = runner.prepare()
         source = folder / "source"
-        source.mkdir(parents=True)
         archive = folder / "source.tar"
         self.control.download(f"/builder/builds/{job.number}/source", archive)
-        # GNU tar keeps members inside the folder, links and their targets included.
-        unpack = ["tar", "--extract", f"--file={archive}", f"--directory={source}", "--no-same-owner"]
-        if runner.run([*unpack, "--no-same-permissions"], show=False)[0]:
+        archive.chmod(0o644)
+        # In the enclosure: GNU tar keeps members inside the folder, and whatever it didn't has no rights.
+        unpack = ["tar", "--extract", "--file=/mnt/work/source.tar", "--directory=/mnt/work/source"]
+        if runner.run([*unpack, "--no-same-owner", "--no-same-permissions"], show=False)[0]:
             raise BuildFailed("source-rejected", reason="its archive can't be unpacked")
+        archive.unlink()
         specification = self._specification(job, source)
         images: dict[str, str] = {}
         built: dict[str, str] = {}

@@ -28,7 +28,9 @@ def sweep() -> None:
     for pk in Deployment.objects.exclude(state__in=Deployment.ENDED).values_list("pk", flat=True):
         advance.apply_async((pk,))
     old = timezone.now() - timedelta(days=1)
-    done = Build.objects.filter(ended_at__lt=old).exclude(archive="").select_related("deployment__cell__project")
+    done = (
+        Build.objects.filter(ended_at__lt=old).exclude(archive="").select_related("deployment__cell__project")
+    )
     for build in done[:50]:
         repository.forget(build.deployment.cell.project, build.archive)
         build.archive = ""

@@ -20,7 +20,9 @@ def ask(path: str) -> dict:
 @app.get("/")
 def home():
     try:
-        return render_template("home.html", **ask("/products"), release=os.environ.get("CYTOPLANE_RELEASE", ""))
+        return render_template(
+            "home.html", **ask("/products"), release=os.environ.get("CYTOPLANE_RELEASE", "")
+        )
     except OSError as error:
         return render_template("closed.html", reason=str(error)), 502
 
