@@ -74,7 +74,7 @@ def ensure(config: Config, say: Callable[[str], None]) -> None:
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, umask=0o022)
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed: {done.stderr.strip()[-800:]}")
     return done.stdout.strip()

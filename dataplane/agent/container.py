@@ -99,9 +99,9 @@ def specification(config: Config, endpoint: dict[str, Any], image: str) -> dict[
             "pids": {"limit": limits["pids"]},
         },
         "r_limits": [
-            {"type": "RLIMIT_NOFILE", "hard": 16384, "soft": 16384},
-            {"type": "RLIMIT_NPROC", "hard": 4096, "soft": 4096},
-            {"type": "RLIMIT_CORE", "hard": 0, "soft": 0},
+            {"type": "NOFILE", "hard": 16384, "soft": 16384},
+            {"type": "NPROC", "hard": 4096, "soft": 4096},
+            {"type": "CORE", "hard": 0, "soft": 0},
         ],
         "log_configuration": {
             "driver": "k8s-file",

@@ -43,7 +43,13 @@ def ensure(config: Config, control: ControlPlane, client: podman.Podman, referen
             f"containers-storage:{name}",
         ]
         done = subprocess.run(
-            command, env=podman.environment(config), capture_output=True, text=True, check=False, timeout=600
+            command,
+            env=podman.environment(config),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+            umask=0o022,  # folders of the storage get it, and a container's user must pass through them
         )
         if done.returncode:
             raise ImageError(f"pulling the image failed: {done.stderr.strip().splitlines()[-1:] or '?'}")

@@ -189,6 +189,7 @@ class Runner:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=0o022,
         )
         self._process = process
         timer = threading.Timer(max(1.0, self._deadline - time.monotonic()), self._kill)
