@@ -20,7 +20,7 @@ PACKAGES = "python3,python3-venv,ca-certificates,nginx-light"
 _NGINX = """worker_processes 1;
 daemon off;
 pid /tmp/nginx.pid;
-error_log /dev/stderr warn;
+error_log stderr warn;
 events { worker_connections 512; }
 http {
   include /etc/nginx/mime.types;

@@ -114,3 +114,13 @@ def specification(config: Config, endpoint: dict[str, Any], image: str) -> dict[
         "use_image_resolve_conf": True,
         "systemd": "false",
     }
+
+
+def open_output(pid: int) -> None:
+    """Let the process, whatever its user, open ``/dev/stdout`` and ``/dev/stderr`` again by name.
+
+    They are pipes that belong to a user who doesn't exist in its user namespace. Only its own
+    processes see them.
+    """
+    for descriptor in (1, 2):
+        Path(f"/proc/{pid}/fd/{descriptor}").chmod(0o622)

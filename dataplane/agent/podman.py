@@ -101,6 +101,14 @@ class Podman:
         """Create a container; its id."""
         return self._call("POST", "/containers/create", json=specification).json()["Id"]
 
+    def init(self, name: str) -> int:
+        """Make everything but the process's first instruction; the id of the process that waits for it."""
+        self._call("POST", f"/containers/{quote(name)}/init", ok=(304,))
+        found = self.inspect(name)
+        if found is None:
+            raise PodmanError(f"{name} has disappeared")
+        return int(found["State"]["Pid"])
+
     def start(self, name: str) -> None:
         self._call("POST", f"/containers/{quote(name)}/start", ok=(304,))
 

@@ -97,6 +97,7 @@ class ReplicaWorker:
         if not found["State"]["Running"]:
             if found["State"].get("Status") not in ("created", "configured"):
                 self._restarting()
+            container.open_output(self._podman.init(name))
             self._podman.start(name)
             self.status.started_at = time.time()
         self._watch(name)

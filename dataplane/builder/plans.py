@@ -29,4 +29,4 @@ def containerfile(kind: str, folder: Path) -> str:
 
 
 def _nginx() -> str:
-    return '["nginx", "-c", "/etc/cytoplane/static.conf"]'
+    return '["/usr/sbin/nginx", "-c", "/etc/cytoplane/static.conf"]'

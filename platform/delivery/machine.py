@@ -196,15 +196,14 @@ def _starting(deployment: Deployment) -> None:
     )
     for replica in mine:
         if replica.phase == Replica.Phase.FAILED:
-            _tell(deployment, replica)
             raise _failure(replica)
     if any(replica.phase != Replica.Phase.HEALTHY for replica in mine):
-        _start_timeout(deployment, release, mine)
+        _start_timeout(deployment, release)
         return
     _switch(deployment)
 
 
-def _start_timeout(deployment: Deployment, release: Release, mine: list[Replica]) -> None:
+def _start_timeout(deployment: Deployment, release: Release) -> None:
     specification = Specification.from_dict(release.specification)
     grace = max((c.health.grace for c in specification.components.values()), default=0)
     limit = timedelta(seconds=grace) + START_MARGIN
@@ -215,9 +214,6 @@ def _start_timeout(deployment: Deployment, release: Release, mine: list[Replica]
     if node is None or node.last_seen_at is None or timezone.now() - node.last_seen_at > NODE_SILENCE:
         since = node.last_seen_at.strftime("%H:%M:%S UTC") if node and node.last_seen_at else "it was made"
         raise CytoplaneError("plane-offline", plane=plane.name, since=since)
-    for replica in mine:
-        if replica.phase != Replica.Phase.HEALTHY:
-            _tell(deployment, replica)
     raise CytoplaneError("deployment-timeout", limit=int(limit.total_seconds()))
 
 
@@ -292,9 +288,11 @@ def fail(deployment: Deployment, error: CytoplaneError) -> None:
     if deployment.release_id:
         rows = list(
             Replica.objects.filter(release=deployment.release, wanted=Replica.Wanted.RUN).select_related(
-                "plane"
+                "plane", "workload__component"
             )
         )
+        for replica in rows:
+            _tell(deployment, replica)
         replicas.remove(rows)
         if rows:
             planes.touch(cell.environment.plane)
