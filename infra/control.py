@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from infra import config as installation
-from infra import health, install, users
+from infra import health, install, supervisor, users
 from infra.config import Config
 
 _PYTHON_PARTS = ("web", "worker", "beat", "agent", "resolver", "index", "builder", "loopback")
@@ -28,12 +28,6 @@ class Progress:
 
     def __call__(self, text: str) -> None:
         print(f"-----> {text} ({time.monotonic() - self._begun:.1f} s)", flush=True)
-
-
-def _supervisorctl(config: Config, venv: Path, *arguments: str) -> str:
-    command = [f"{venv}/bin/supervisorctl", "-c", str(config.home / "supervisor.conf"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr
 
 
 def _supervised(config: Config) -> int | None:
@@ -54,21 +48,20 @@ def up(config: Config, say: Progress) -> None:
     if _supervised(config) is None:
         command = [f"{venv}/bin/supervisord", "-c", str(config.home / "supervisor.conf")]
         subprocess.run(command, check=True, cwd="/", start_new_session=True)
-        _wait(lambda: bool(health.states(config, venv)), 15, "the supervisor")
+        _wait(lambda: bool(supervisor.states(config)), 15, "the supervisor")
     else:
-        _supervisorctl(config, venv, "reread")
-        _supervisorctl(config, venv, "update")
-    _supervisorctl(config, venv, "start", "postgres", "redis", "podman", "registry")
+        supervisor.reload(config)
+    supervisor.start(config, ["postgres", "redis", "podman", "registry"])
     _wait(lambda: not health._postgres(config), 30, "PostgreSQL")  # noqa: SLF001
     say("Bringing the database up to date")
     install.database(config, venv, app)
     say("Starting the platform")
-    _supervisorctl(config, venv, "start", "all")
     if changed:
-        _supervisorctl(config, venv, "restart", *_PYTHON_PARTS)
+        supervisor.stop(config, _PYTHON_PARTS)
+    supervisor.start(config, supervisor.states(config))
     end = time.monotonic() + START_SECONDS
     while True:
-        found = {name: problem for name, problem in health.problems(config, venv).items() if problem}
+        found = {name: problem for name, problem in health.problems(config).items() if problem}
         if not found:
             break
         if time.monotonic() > end:
@@ -92,7 +85,7 @@ def status(config: Config) -> int:
     if not (config.home / "supervisor.conf").exists():
         print(f"Nothing is installed in {config.home}. Start with `make demo` or `make up`.")
         return 1
-    found = health.problems(config, install.venv_of())
+    found = health.problems(config)
     width = max(map(len, found))
     for name, problem in found.items():
         print(f"{name:<{width}}  {problem or 'healthy'}")
@@ -104,21 +97,20 @@ def status(config: Config) -> int:
 
 def down(config: Config, say: Progress) -> None:
     """Stop workloads and parts; state stays, and so does what the kernel enforces."""
-    venv = install.venv_of()
     if _supervised(config) is not None:
         say("Stopping the platform")
-        _supervisorctl(config, venv, "stop", "agent", "builder")
+        supervisor.stop(config, ["agent", "builder"])
         _stop_containers(config)
-        _supervisorctl(config, venv, "stop", "all")
-    _stop_supervisor(config, venv)
+        supervisor.stop(config, supervisor.states(config))
+    _stop_supervisor(config)
     say("Stopped")
 
 
-def _stop_supervisor(config: Config, venv: Path) -> None:
+def _stop_supervisor(config: Config) -> None:
     pid = _supervised(config)
     if pid is None:
         return
-    _supervisorctl(config, venv, "shutdown")
+    supervisor.shutdown(config)
     end = time.monotonic() + 30
     while _supervised(config) is not None and time.monotonic() < end:
         time.sleep(0.1)
@@ -156,13 +148,12 @@ def purge(config: Config, say: Progress) -> None:
     from dataplane.agent import network
     from dataplane.builder import limits
 
-    venv = install.venv_of()
     if config.home.exists() or config.bpffs.exists() or network.listing(config):
         say(f"Removing the installation in {config.home}")
     if _supervised(config) is not None:
-        _supervisorctl(config, venv, "stop", "agent", "builder")
+        supervisor.stop(config, ["agent", "builder"])
     _stop_containers(config, remove=True)
-    _stop_supervisor(config, venv)
+    _stop_supervisor(config)
     _end_leftovers(config)
     network.remove_all(config)
     network.remove_host(config)

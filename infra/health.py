@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
-import json
 import socket
 import ssl
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
+import psycopg
 from dnslib import DNSRecord
 
 from dataplane import addresses
@@ -17,20 +17,13 @@ from dataplane.agent.namespaces import run_in
 from dataplane.agent.network import path_of
 from dataplane.agent.podman import Podman
 from dataplane.gateway.files import Gateway
-from infra import install
+from infra import supervisor
 from infra.config import Config
 
-
-def states(config: Config, venv: Path) -> dict[str, str]:
-    """Part → the supervisor's word for it; empty if the supervisor doesn't run."""
-    command = [f"{venv}/bin/supervisorctl", "-c", str(config.home / "supervisor.conf"), "status"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = {}
-    for line in done.stdout.splitlines():
-        words = line.split()
-        if len(words) >= 2 and words[1].isupper():
-            found[words[0]] = words[1]
-    return found
+#: Seconds without a word from a node.
+SILENCE = 60
+#: As in controlplane.celery, which this can't import: no Django here.
+PULSE_KEY = "cytoplane:pulse"
 
 
 def _http(port: int, path: str) -> str:
@@ -100,15 +93,39 @@ def _loopback(config: Config) -> str:
     return "" if status == 404 else f"status {status}"
 
 
-def _nodes(config: Config, venv: Path) -> dict[str, str]:
-    """What the control plane knows about this machine's agent and builder."""
-    try:
-        return json.loads(install.manage(config, venv, config.home / "app", "node_status"))
-    except (install.InstallError, ValueError) as error:
-        return {"agent": str(error)[-200:], "builder": str(error)[-200:]}
+def _nodes(config: Config) -> dict[str, str]:
+    """Agent and builder of this machine, as the control plane knows them."""
+    names = {"agent": socket.gethostname()[:80] or "node", "builder": f"builder-{config.name}"}
+    found = dict.fromkeys(names, "it has never reported")
+    with psycopg.connect(
+        host=str(config.postgres_socket_dir), user="postgres", dbname="cytoplane", connect_timeout=3
+    ) as connection:
+        rows = connection.execute(
+            "SELECT kind, health, extract(epoch FROM now() - last_seen_at) FROM planes_node "
+            "WHERE (kind, name) IN (VALUES ('agent', %(agent)s), ('builder', %(builder)s))",
+            names,
+        )
+        for kind, health, silence in rows:
+            problem = ""
+            if silence is None or silence > SILENCE:
+                problem = f"it was last heard of {int(silence)} s ago" if silence else "it was never heard of"
+            elif kind == "agent" and not health.get("healthy"):
+                problem = "; ".join(map(str, health.get("problems", [])))
+                problem = problem or "it hasn't reported its health yet"
+            found[kind] = problem
+    return found
 
 
-def problems(config: Config, venv: Path) -> dict[str, str]:
+def _pulse(config: Config) -> str:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(2)
+        connection.connect(str(config.redis_socket))
+        connection.sendall(f"EXISTS {PULSE_KEY}\r\n".encode())
+        done = connection.recv(16).startswith(b":1")
+    return "" if done else "no periodic task was done lately: the worker or beat stands still"
+
+
+def problems(config: Config) -> dict[str, str]:
     """Part → what is wrong with it, "" if nothing is."""
     checks: dict[str, Callable[[], str]] = {
         "postgres": lambda: _postgres(config),
@@ -116,7 +133,7 @@ def problems(config: Config, venv: Path) -> dict[str, str]:
         "podman": lambda: "" if Podman(config).alive() else "it doesn't answer",
         "registry": lambda: _registry(config),
         "web": lambda: _http(config.portal_port, "/readyz"),
-        "worker": lambda: "",
+        "worker": lambda: _pulse(config),
         "beat": lambda: "",
         "control-gateway": lambda: _control_gateway(config),
         "agent": lambda: nodes.get("agent", "it has never reported"),
@@ -126,8 +143,11 @@ def problems(config: Config, venv: Path) -> dict[str, str]:
         "builder": lambda: nodes.get("builder", "it has never reported"),
         "loopback": lambda: _loopback(config),
     }
-    running = states(config, venv)
-    nodes = _nodes(config, venv) if running.get("postgres") == "RUNNING" else {}
+    running = supervisor.states(config)
+    nodes: dict[str, str] = {}
+    if running.get("postgres") == "RUNNING":
+        with contextlib.suppress(psycopg.Error):
+            nodes = _nodes(config)
     found = {}
     for name, check in checks.items():
         state = running.get(name, "not running")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import hashlib
 import json
 import os
@@ -83,6 +84,8 @@ def copy_code(config: Config) -> tuple[Path, bool]:
     for path in [fresh, *fresh.rglob("*")]:
         os.chown(path, 0, 0)
         path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+    # Compiled once here, not by every part at every start.
+    compileall.compile_dir(fresh, quiet=2, workers=0, stripdir=str(fresh), prependdir=str(app))
     (fresh / ".key").write_text(key)
     shutil.rmtree(app, ignore_errors=True)
     fresh.rename(app)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
+import redis
 from celery import Celery, Task
+from django.conf import settings
 from django.db import transaction
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
@@ -27,7 +29,9 @@ class OnCommit(Task):
         for value in ids:
             if not isinstance(value, int | str):
                 raise TypeError(f"tasks take ids only, not {type(value).__name__}")
-        transaction.on_commit(lambda: self.apply_async(ids, countdown=countdown))
+        # The change is made whether or not the broker answers: what a lost wake-up would have done, the
+        # sweep does a moment later.
+        transaction.on_commit(lambda: self.apply_async(ids, countdown=countdown), robust=True)
 
 
 app = Celery("cytoplane", task_cls=OnCommit)
@@ -47,3 +51,13 @@ app.conf.update(
     timezone="UTC",
 )
 app.autodiscover_tasks()
+
+#: Written by a periodic task: it is there as long as beat, broker and a worker do their work.
+PULSE_KEY = "cytoplane:pulse"
+PULSE_SECONDS = 20
+
+
+@app.task(name="controlplane.pulse")
+def pulse() -> None:
+    """Prove that periodic tasks are given out and done."""
+    redis.Redis.from_url(settings.REDIS_URL).set(PULSE_KEY, "1", ex=PULSE_SECONDS)

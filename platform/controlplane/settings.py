@@ -135,6 +135,7 @@ USE_I18N = False
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CELERY_BEAT_SCHEDULE = {
+    "pulse": {"task": "controlplane.pulse", "schedule": 5.0},
     "deployments": {"task": "delivery.sweep", "schedule": 5.0},
     "planes": {"task": "planes.rebuild_all", "schedule": 30.0},
     "telemetry": {"task": "telemetry.prune", "schedule": 600.0},
