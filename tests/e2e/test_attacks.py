@@ -1,0 +1,271 @@
+"""From inside a container of globex, as its user and as root in it, and from its build step: no way to acme."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from typing import Any
+
+import pytest
+
+from dataplane import addresses
+from tests.e2e.installation import Installation, source
+
+pytestmark = [pytest.mark.live, pytest.mark.root]
+
+#: Opens each target over TCP and UDP; says what happened.
+REACH = """
+import json, os, socket, struct, sys
+targets = json.loads(%(targets)r)
+found = {}
+def attempt(host, port, kind):
+    try:
+        information = socket.getaddrinfo(host, port, type=kind)[0]
+    except OSError as error:
+        return "unresolved"
+    with socket.socket(information[0], kind) as client:
+        client.settimeout(%(timeout)r)
+        try:
+            client.connect(information[4])
+            if kind == socket.SOCK_DGRAM:
+                client.send(b"\\x00\\x01\\x01\\x00\\x00\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x06health\\x00\\x00\\x01\\x00\\x01")
+                client.recv(512)
+            return "reached"
+        except OSError as error:
+            return type(error).__name__ + " " + str(error.errno)
+for host, port in targets:
+    found[f"{host}:{port}/tcp"] = attempt(host, port, socket.SOCK_STREAM)
+    found[f"{host}:{port}/udp"] = attempt(host, port, socket.SOCK_DGRAM)
+print(json.dumps(found))
+"""
+
+#: What a process may never get, whatever its user.
+RIGHTS = """
+import ctypes, json, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+found = {}
+def call(name, function):
+    try:
+        function()
+        found[name] = "allowed"
+    except (OSError, PermissionError) as error:
+        found[name] = "refused"
+def system(name, *arguments):
+    if libc.syscall(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), name)
+call("raw socket v4", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP))
+call("raw socket v6", lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_TCP))
+call("packet socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x0300))
+call("packet datagram", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0x0300))
+for name, flag in (("user", 0x10000000), ("network", 0x40000000), ("mount", 0x20000), ("pid", 0x20000000)):
+    call("new %s namespace" % name, lambda: system("unshare", 272, flag))
+call("clone into a namespace", lambda: system("clone", 56, 0x10000000 | 17, 0, 0, 0, 0))
+call("bpf", lambda: system("bpf", 321, 0, 0, 0))
+call("io_uring", lambda: system("io_uring_setup", 425, 8, 0))
+call("keyctl", lambda: system("keyctl", 250, 0, -1, 0))
+call("mount", lambda: system("mount", 165, b"x", b"/tmp", b"tmpfs", 0, 0))
+call("setns", lambda: system("setns", 308, 0, 0))
+call("ptrace", lambda: system("ptrace", 101, 16, 1, 0, 0))
+call("route added", lambda: system("ioctl", 16, socket.socket().fileno(), 0x890B, ctypes.create_string_buffer(120)))
+call("write to the root", lambda: open("/usr/evil", "w"))
+call("write to /sys", lambda: open("/sys/kernel/uevent_helper", "w"))
+call("write to sysctl", lambda: open("/proc/sys/net/ipv4/ip_forward", "w"))
+call("memory of the kernel", lambda: open("/proc/kcore", "rb").read(1))
+call("device", lambda: os.mknod("/tmp/device", 0o060600, os.makedev(254, 0)))
+call("transparent socket", lambda: socket.socket().setsockopt(socket.SOL_IP, 19, 1))
+call("mark on packets", lambda: socket.socket().setsockopt(socket.SOL_SOCKET, 36, 1))
+call("bound to a device", lambda: socket.socket().setsockopt(socket.SOL_SOCKET, 25, b"eth0"))
+status = open("/proc/self/status").read()
+found["capabilities"] = "refused" if "CapBnd:\\t0000000000000000" in status and "CapEff:\\t0000000000000000" in status else "allowed"
+found["new privileges"] = "refused" if "NoNewPrivs:\\t1" in status else "allowed"
+found["seccomp"] = "refused" if "Seccomp:\\t2" in status else "allowed"
+print(json.dumps(found))
+"""
+
+#: Source addresses that aren't its own.
+FORGE = """
+import json, socket
+found = {}
+for family, source, target in json.loads(%(pairs)r):
+    name = source + " to " + target
+    try:
+        with socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setsockopt(socket.SOL_IP, 15, 1)  # IP_FREEBIND: bind to any address
+            if family == 6:
+                client.setsockopt(socket.IPPROTO_IPV6, 78, 1)
+            client.bind((source, 0))
+            client.settimeout(0.3)
+            client.sendto(b"forged", (target, 9000))
+            found[name] = "sent"
+    except OSError as error:
+        found[name] = type(error).__name__
+print(json.dumps(found))
+"""
+
+
+def targets(installation: Installation) -> list[tuple[str, int]]:
+    """Everything of acme, of the platform and of the node that globex might try."""
+    config = installation.config
+    found: list[tuple[str, int]] = []
+    for name in (
+        "api",
+        "api.storefront",
+        "api.storefront.acme",
+        "web.storefront",
+        "api.storefront.cy.internal",
+    ):
+        found.append((name, 9000))
+    for project, component, port in (
+        ("storefront", "web", 8080),
+        ("storefront", "api", 9000),
+        ("handbook", "web", 8080),
+    ):
+        replica = installation.replicas("acme", project, component)[0]
+        found += [(replica["v4"], port), (replica["v6"], port), (f"::ffff:{replica['v4']}", port)]
+    # Service addresses, all of them: the range is small.
+    for offset in range(16, 24):
+        found += [(str(config.services4[offset]), 9000), (str(config.services6[offset]), 9000)]
+    # The gateway (public listener, each internal one, admin), the resolver on other ports, the index proxy.
+    for number in (addresses.GATEWAY_NORTH, addresses.INDEX_PROXY):
+        own = addresses.workload(config, number)
+        for port in (80, 8080, 9901, 10000, 10001, addresses.INDEX_PROXY_PORT, config.apps_port):
+            found += [(own.v4, port), (own.v6, port)]
+    found += [(addresses.workload(config, addresses.RESOLVER).v4, port) for port in (22, 80, 853)]
+    # The node by each of its addresses; loopback tricks; link-local; metadata.
+    for host in (
+        "169.254.169.254",
+        "169.254.1.1",
+        "127.0.0.1",
+        "::ffff:127.0.0.1",
+        "fe80::1%eth0",
+        *_node(installation),
+    ):
+        for port in (22, config.portal_port, config.apps_port, config.agents_port):
+            found.append((host, port))
+    found += [("192.0.2.1", 80), ("2001:db8::1", 80), ("1.1.1.1", 53), ("8.8.8.8", 853)]
+    return found
+
+
+def _node(installation: Installation) -> list[str]:
+    """The machine's own addresses that aren't its loopback."""
+    done = subprocess.run(["ip", "-json", "address"], capture_output=True, text=True, check=True)
+    return [
+        row["local"]
+        for link in json.loads(done.stdout)
+        for row in link["addr_info"]
+        if row["scope"] == "global"
+    ]
+
+
+@pytest.mark.parametrize("root", [False, True], ids=["as its user", "as root"])
+def test_nothing_of_another_tenant_or_of_the_platform_is_reached(
+    installation: Installation, root: bool
+) -> None:
+    tried = targets(installation)
+    code = REACH % {"targets": json.dumps(tried), "timeout": 0.25}
+    found = installation.run_inside("globex", "prober", code, root=root)
+    reached = sorted(name for name, outcome in found.items() if outcome == "reached")
+    assert reached == [], reached
+    assert len(found) > 100
+
+
+def test_what_is_declared_is_reached_so_the_attack_can_tell(installation: Installation) -> None:
+    resolver = addresses.workload(installation.config, addresses.RESOLVER)
+    code = REACH % {"targets": json.dumps([(resolver.v4, 53), (resolver.v6, 53)]), "timeout": 2}
+    found = installation.run_inside("globex", "prober", code, root=False)
+    assert set(found.values()) == {"reached"}, found
+
+
+@pytest.mark.parametrize("root", [False, True], ids=["as its user", "as root"])
+def test_the_container_has_no_rights_to_begin_with(installation: Installation, root: bool) -> None:
+    found = installation.run_inside("globex", "prober", RIGHTS, root=root)
+    assert {name for name, outcome in found.items() if outcome != "refused"} == set(), found
+
+
+def test_forged_source_addresses_are_dropped_and_reported(installation: Installation) -> None:
+    api = installation.replicas("acme", "storefront", "api")[0]
+    web = installation.replicas("acme", "storefront", "web")[0]
+    pairs = [(4, web["v4"], api["v4"]), (6, web["v6"], api["v6"])]
+    code = FORGE % {"pairs": json.dumps(pairs)}
+    found = installation.run_inside("globex", "prober", code, root=True)
+    assert set(found) == {f"{a} to {b}" for _, a, b in pairs}
+    edges = installation.wait(lambda: _denied(installation, {"SPOOFED_SOURCE"}) or _refused(found), 20)
+    assert edges
+
+
+def _refused(found: dict[str, str]) -> bool:
+    """The kernel didn't even let the socket have that address."""
+    return all(outcome != "sent" for outcome in found.values())
+
+
+def _denied(installation: Installation, reasons: set[str]) -> list[dict[str, Any]]:
+    path = installation.cell("globex", "prober", "/edges")
+    rows = installation.api("globex").call("GET", path)
+    return [row for row in rows if row["reason"] in reasons]
+
+
+def test_denials_are_seen_by_their_own_side_with_a_reason_and_no_name_of_the_other(
+    installation: Installation,
+) -> None:
+    api = installation.replicas("acme", "storefront", "api")[0]
+    code = REACH % {"targets": json.dumps([(api["v4"], 9000)]), "timeout": 0.3}
+    installation.run_inside("globex", "prober", code, root=False)
+    rows = installation.wait(lambda: _denied(installation, {"NO_RULE"}), 20)
+    assert {row["destination"] for row in rows if row["port"] == 9000} == {"another tenant"}
+    assert "storefront" not in json.dumps(rows)
+    assert api["v4"] not in json.dumps(rows)
+
+
+def test_a_build_step_reaches_nothing_but_the_package_index(installation: Installation) -> None:
+    tried = [target for target in targets(installation) if not target[0].startswith(("127.", "::ffff:127"))]
+    index = addresses.workload(installation.config, addresses.INDEX_PROXY)
+    tried = [
+        t
+        for t in tried
+        if t != (index.v4, addresses.INDEX_PROXY_PORT) and t != (index.v6, addresses.INDEX_PROXY_PORT)
+    ]
+    code = REACH % {"targets": json.dumps(tried[:120]), "timeout": 0.1}
+    rights = RIGHTS
+    files = source("builder", "built")
+    files["attack.py"] = code
+    files["rights.py"] = rights
+    files["index.py"] = REACH % {
+        "targets": json.dumps([(index.v4, addresses.INDEX_PROXY_PORT)]),
+        "timeout": 2,
+    }
+    files["Dockerfile"] = (
+        "FROM localhost/cytoplane/base:latest\nWORKDIR /app\nCOPY . /app\n"
+        "RUN echo REACH $(python3 attack.py) && echo RIGHTS $(python3 rights.py) && echo INDEX $(python3 index.py)\n"
+        "RUN cat /mnt/certificates/* /mnt/storage/* /var/tmp/*/secrets/* 2>&1 | wc -l; ls /run/secrets / ; id; cat /proc/self/uid_map\n"
+        "USER 1000\n"
+    )  # fmt: skip
+    result = installation.project("globex", "builder").push(files)
+    found = {
+        key: json.loads(match.group(1))
+        for key in ("REACH", "RIGHTS", "INDEX")
+        if (match := re.search(rf"^\s*{key} (\{{.*\}})", result.output, re.M))
+    }
+    assert set(found) == {"REACH", "RIGHTS", "INDEX"}, result.output[-3000:]
+    assert [name for name, outcome in found["REACH"].items() if outcome == "reached"] == []
+    assert found["INDEX"][f"{index.v4}:{addresses.INDEX_PROXY_PORT}/tcp"] == "reached"
+    never = {
+        "raw socket v4", "raw socket v6", "packet socket", "packet datagram", "new user namespace",
+        "new network namespace", "bpf", "io_uring", "keyctl", "mount", "setns", "write to /sys",
+        "write to sysctl", "memory of the kernel", "device", "transparent socket", "seccomp", "new privileges",
+    }  # fmt: skip
+    assert {name for name in never if found["RIGHTS"][name] != "refused"} == set(), found["RIGHTS"]
+    # Its root is nobody on the machine.
+    assert re.search(r"^\s*0\s+2\d{9}\s+65536", result.output, re.M), result.output[-2000:]
+
+
+def test_explanations_agree_with_what_happened(installation: Installation) -> None:
+    api = installation.api("globex")
+    answer = api.call(
+        "GET", installation.cell("globex", "prober", "/why") + "?source=web&destination=192.0.2.1&port=80"
+    )
+    assert answer["allowed"] is False
+    own = installation.api("acme").call(
+        "GET", installation.cell("acme", "storefront", "/why") + "?source=web&destination=api&port=9000"
+    )
+    assert own["allowed"] is True

@@ -1,0 +1,87 @@
+"""The north gateway, from outside."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+
+import httpx
+import pytest
+
+from tests.e2e.installation import Installation, source
+
+pytestmark = [pytest.mark.live, pytest.mark.root]
+
+
+def test_public_endpoints_are_reached_and_nothing_else(installation: Installation) -> None:
+    assert installation.get("storefront.acme").status_code == 200
+    assert "Lantern" in installation.get("storefront.acme").text
+    assert installation.get("handbook.acme").status_code == 200
+    for host in ("api.storefront.acme", "nobody.acme", "storefront.globex", "acme", "api"):
+        assert installation.get(host).status_code == 404, host
+
+
+def test_the_caller_header_of_the_platform_cannot_be_forged_from_outside(installation: Installation) -> None:
+    echo = 'self.wfile.write(b"")'
+    files = source("echo", "echo")
+    files["server.py"] = files["server.py"].replace(
+        'body = ("echo "', 'body = (str(sorted(k.lower() for k in self.headers)) + " "'
+    )
+    assert echo  # the server writes what it got
+    repository = installation.project("acme", "echo")
+    assert repository.push(files).accepted
+    seen = installation.get("echo.acme", **{"X-Cytoplane-Caller": "component/1", "X-Other": "1"}).text
+    assert "x-other" in seen
+    assert "x-cytoplane-caller" not in seen
+    assert installation.get("echo.acme", **{"X_Cytoplane_Caller": "component/1"}).status_code in (400, 200)
+    assert "x_cytoplane_caller" not in installation.get("echo.acme", **{"X_Cytoplane_Caller": "1"}).text
+
+
+def test_no_request_fails_while_a_release_replaces_another(installation: Installation) -> None:
+    repository = installation.project("acme", "steady")
+    assert repository.push(source("steady", "first")).accepted
+    failures, answers, durations, stop = [], [], [], threading.Event()
+
+    def ask(offset: float) -> None:
+        """Ten requests a second, each on a connection of its own every other time."""
+        client = httpx.Client(timeout=10)
+        beat, number = time.monotonic() + offset, 0
+        while not stop.is_set():
+            beat += 0.1
+            time.sleep(max(0.0, beat - time.monotonic()))
+            number += 1
+            if number % 2:
+                client.close()
+                client = httpx.Client(timeout=10)
+            begun = time.monotonic()
+            try:
+                answer = client.get(
+                    f"http://127.0.0.1:{installation.config.apps_port}/",
+                    headers={"Host": f"steady.acme.{installation.config.apps_domain}"},
+                )
+                answers.append(answer.text)
+                if answer.status_code != 200:
+                    failures.append(answer.status_code)
+            except httpx.HTTPError as error:
+                failures.append(repr(error))
+            durations.append(time.monotonic() - begun)
+        client.close()
+
+    threads = [threading.Thread(target=ask, args=(index / 50,)) for index in range(5)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(1)
+        for version in ("second", "third"):
+            assert repository.push(source("steady", version)).accepted
+        time.sleep(4)  # through the drain of the old one
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures, failures[:5]
+    assert len(answers) > 200, f"only {len(answers)} requests"
+    assert {"first", "second", "third"} <= set(answers)
+    assert answers[-1] == "third"
+    assert statistics.median(durations) < 1
