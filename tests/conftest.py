@@ -1,0 +1,54 @@
+"""What every test of the control plane stands on: a migrated database, keys, an empty Redis.
+
+``db`` runs a test in a transaction that is undone; ``transactional_db`` commits for real, for tests
+with several workers or with what happens on commit. Both are pytest-django's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.core.management import call_command
+
+from tests import factories, services
+from tests.queue import Queue
+
+
+@pytest.fixture(scope="session")
+def installation() -> services.Services:
+    """PostgreSQL and Redis of this run, and the keys that an installation makes for itself."""
+    services.SERVICES.start()
+    call_command("init_secrets")
+    return services.SERVICES
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(installation: services.Services) -> None:
+    """The database server runs before pytest-django makes its database in it."""
+
+
+@pytest.fixture(autouse=True)
+def _empty_redis(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Counters, caches and queued tasks of one test are never another's."""
+    yield
+    if services.SERVICES.running:
+        services.SERVICES.redis().flushall()
+
+
+@pytest.fixture
+def queue(installation: services.Services) -> Queue:
+    """The tasks that were put on the broker, to look at and to run."""
+    return Queue(installation.redis())
+
+
+@pytest.fixture
+def world(db: None) -> factories.World:
+    """Two tenants with somebody in each role, a shared plane and a platform admin."""
+    return factories.World()
+
+
+@pytest.fixture
+def committed_world(transactional_db: None) -> factories.World:
+    """The same, committed: other connections see it."""
+    return factories.World()
