@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 
 from tests import factories, services
@@ -20,6 +21,7 @@ def installation() -> services.Services:
     """PostgreSQL and Redis of this run, and the keys that an installation makes for itself."""
     services.SERVICES.start()
     call_command("init_secrets")
+    settings.STATIC_ROOT.mkdir(exist_ok=True)
     return services.SERVICES
 
 

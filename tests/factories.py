@@ -29,6 +29,7 @@ from tenants.policy import Actor, actor_for
 PASSWORD = "a long enough secret"
 ARCHIVE = "0" * 32 + ".tar"
 _counter = itertools.count(1)
+_handler = Client()
 
 SHOP = """
 components:
@@ -66,11 +67,19 @@ def bearer(person: User, scopes: tuple[str, ...] = ("read", "deploy", "manage"),
     return tokens.issue(person, name="test", scopes=list(scopes), days=1, **more)[1]
 
 
+def client(**more: Any) -> Client:
+    """A client whose errors are answers; all share one chain of middleware, which is slow to build."""
+    made = Client(raise_request_exception=False, **more)
+    if not more:
+        made.handler = _handler.handler
+    return made
+
+
 class Api:
     """A client of the REST API with somebody's token (none: anonymous)."""
 
     def __init__(self, secret: str = "") -> None:
-        self._client = Client(raise_request_exception=False)
+        self._client = client()
         self._headers = {"Authorization": f"Bearer {secret}"} if secret else {}
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str):  # type: ignore[no-untyped-def]
@@ -221,7 +230,7 @@ class NodeClient:
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        self._client = Client(raise_request_exception=False)
+        self._client = client()
 
     @classmethod
     def enrolled(cls, kind: str, plane: Plane | None, name: str) -> NodeClient:

@@ -11,7 +11,7 @@ from tests.factories import World
 
 
 def test_the_database_and_its_settings_are_the_runs_own(world: World) -> None:
-    assert services.HOME == settings.CONFIG.home
+    assert settings.CONFIG.home == services.HOME
     assert connection.settings_dict["HOST"].startswith(str(services.HOME))
     assert str(services.HOME) in settings.REDIS_URL
     with connection.cursor() as cursor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from django.db import DataError
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
-from ninja.errors import ValidationError
+from ninja.errors import HttpError, ValidationError
 
 from api.auth import authenticate
 from controlplane.errors import CytoplaneError
@@ -49,3 +50,16 @@ def on_invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     return on_error(
         request, CytoplaneError("invalid", field=field, message=f"{field}: {first.get('msg', 'is wrong')}.")
     )
+
+
+@api.exception_handler(HttpError)
+def on_unreadable(request: HttpRequest, error: HttpError) -> HttpResponse:
+    """A body that isn't JSON never gets as far as validation."""
+    return on_error(request, CytoplaneError("invalid", field="the request", message=f"{error.message}."))
+
+
+@api.exception_handler(DataError)
+def on_unstorable(request: HttpRequest, error: DataError) -> HttpResponse:
+    """PostgreSQL's text holds no zero bytes and its columns have a length."""
+    message = "A value is too long or holds a zero byte."
+    return on_error(request, CytoplaneError("invalid", field="the request", message=message))

@@ -121,6 +121,7 @@ def create_token(
     """A token for the actor, narrowed to ``tenant`` if given. A token can't make a wider token."""
     if tenant is not None:
         authorise(acting_user, "read", tenant)
+    _manages_tokens(acting_user)
     if acting_user.token is not None:
         missing = [scope for scope in scopes if scope not in acting_user.token.scopes]
         if missing:
@@ -136,10 +137,18 @@ def create_token(
 
 @transaction.atomic
 def revoke_token(*, acting_user: Actor, token_id: int) -> None:
-    """Revoke one of the actor's own tokens."""
+    """Revoke one of the actor's own tokens. The token that asks may always end itself."""
+    if acting_user.token is None or acting_user.token.pk != token_id:
+        _manages_tokens(acting_user)
     token = Token.objects.filter(pk=token_id, user=acting_user.user, revoked_at=None).first()
     if token is None:
         raise not_found("token")
     token.revoked_at = timezone.now()
     token.save(update_fields=["revoked_at"])
     audit.record(acting_user, "token.revoke", token, tenant=token.tenant, name=token.name)
+
+
+def _manages_tokens(actor: Actor) -> None:
+    """Else a leaked token that may only read could outlive its end, or end all the others."""
+    if actor.token is not None and "manage" not in actor.token.scopes:
+        raise CytoplaneError("token-scope", scope="manage")

@@ -1,0 +1,79 @@
+"""Signing in: the same answer for a wrong password and a missing account, and a limit for guessers."""
+
+from __future__ import annotations
+
+import pytest
+
+from controlplane.errors import CytoplaneError
+from tenants import signin
+from tests import factories
+from tests.factories import Api, World
+
+pytestmark = pytest.mark.django_db
+
+
+def code_of(email: str, password: str, address: str = "192.0.2.1") -> str:
+    try:
+        signin.verify(email, password, address)
+    except CytoplaneError as error:
+        return error.code
+    return "ok"
+
+
+def test_the_right_password_signs_in_whatever_the_case_of_the_address() -> None:
+    factories.user("who@example.org", password=factories.PASSWORD)
+    assert code_of(" Who@Example.ORG ", factories.PASSWORD) == "ok"
+
+
+def test_a_missing_account_is_answered_like_a_wrong_password() -> None:
+    factories.user("who@example.org", password=factories.PASSWORD)
+    gone = factories.user("gone@example.org", password=factories.PASSWORD)
+    gone.is_active = False
+    gone.save()
+    answers = {
+        code_of("who@example.org", "wrong"),
+        code_of("nobody@example.org", "wrong"),
+        code_of("gone@example.org", factories.PASSWORD),
+        code_of("", ""),
+    }
+    assert answers == {"sign-in-failed"}
+
+
+def test_guessers_of_an_account_are_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signin, "ATTEMPTS_PER_ACCOUNT", 3)
+    factories.user("who@example.org", password=factories.PASSWORD)
+    for number in range(3):
+        assert code_of("who@example.org", "wrong", f"192.0.2.{number}") == "sign-in-failed"
+    assert code_of("who@example.org", factories.PASSWORD, "192.0.2.9") == "too-many-attempts"
+    assert code_of("other@example.org", "wrong", "192.0.2.9") == "sign-in-failed"
+
+
+def test_guessers_of_many_accounts_are_slowed_down_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signin, "ATTEMPTS_PER_ADDRESS", 3)
+    for number in range(3):
+        assert code_of(f"a{number}@example.org", "wrong") == "sign-in-failed"
+    assert code_of("b@example.org", "wrong") == "too-many-attempts"
+    assert code_of("b@example.org", "wrong", "192.0.2.2") == "sign-in-failed"
+
+
+def test_a_success_forgets_the_accounts_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signin, "ATTEMPTS_PER_ACCOUNT", 2)
+    factories.user("who@example.org", password=factories.PASSWORD)
+    assert code_of("who@example.org", "wrong") == "sign-in-failed"
+    assert code_of("who@example.org", factories.PASSWORD) == "ok"
+    assert code_of("who@example.org", "wrong") == "sign-in-failed"
+    assert code_of("who@example.org", factories.PASSWORD) == "ok"
+
+
+def test_signing_in_over_the_api_gives_a_token_that_works(world: World) -> None:
+    person = world.person("developer")
+    person.set_password(factories.PASSWORD)
+    person.save()
+    body = {"email": person.email, "password": factories.PASSWORD}
+    given = Api().post("/tokens", body)
+    assert given.status_code == 200
+    me = Api(given.json()["token"]).get("/me").json()
+    assert me["email"] == person.email
+    assert [(t["slug"], t["role"]) for t in me["tenants"]] == [("acme", "developer")]
+    wrong = Api().post("/tokens", {**body, "password": "wrong"})
+    assert (wrong.status_code, wrong.json()["error"]["id"]) == (401, "sign-in-failed")
