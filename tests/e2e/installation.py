@@ -76,14 +76,20 @@ components:
 
 
 def source(
-    host: str, version: str, *, before: str = "", unhealthy: bool = False, grace: int = 5, **files: str
-):
+    host: str,
+    version: str,
+    *,
+    before: str = "",
+    unhealthy: bool = False,
+    grace: int = 5,
+    files: dict[str, str] | None = None,
+) -> dict[str, str]:
     """Files of the small web application; more of them by name."""
     return {
         "requirements.txt": "",
         "server.py": SERVER.format(version=version, before=before, unhealthy=unhealthy),
         "cytoplane.yaml": DECLARATION.format(host=host, grace=grace),
-        **files,
+        **(files or {}),
     }
 
 
@@ -262,6 +268,7 @@ class Installation:
                 found = database.execute(
                     "SELECT address_index FROM delivery_replica WHERE id = %s", [int(row["id"][1:])]
                 ).fetchone()
+                assert found is not None
                 own = addresses.workload(self.config, found[0])
                 row |= {"v4": own.v4, "v6": own.v6}
         return rows

@@ -26,7 +26,7 @@ def shop(installation: Installation):
 @pytest.mark.parametrize(
     ("files", "error", "said"),
     [
-        (source("pushes", "bad", **{"requirements.txt": "there-is-no-such-package-q7==1"}), "build-failed", "No matching distribution"),
+        (source("pushes", "bad", files={"requirements.txt": "there-is-no-such-package-q7==1"}), "build-failed", "No matching distribution"),
         ({"notes.txt": "nothing to build"}, "no-buildable-source", "Next:"),
         ({**source("pushes", "bad"), "cytoplane.yaml": "components: {web: {kind: spoon}}"}, "specification", "kind"),
         (source("pushes", "bad", before="raise SystemExit('no database here')"), "process-exited", "no database here"),

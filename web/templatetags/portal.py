@@ -170,3 +170,9 @@ def icon_body(kind: str) -> SafeString:
     """The strokes of a kind's icon, for use inside a drawing."""
     name = states.KIND_ICONS.get(kind, kind)
     return mark_safe(_built("icons.json").get(name, _built("icons.json").get("box", "")))  # noqa: S308
+
+
+@register.filter
+def split(text: str) -> list[str]:
+    """The words of a literal, to loop over."""
+    return text.split()

@@ -1,4 +1,4 @@
-"""Signing in and out."""
+"""Signing in and out, and the account's tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods, require_POST
 
 from controlplane.errors import CytoplaneError
-from tenants import signin
+from tenants import actions, queries, signin
+from tenants.policy import SCOPES, Actor, get_tenant, visible_tenants
+from web.access import signed_in
+from web.forms import perform
 
 
 def _target(request: HttpRequest, wanted: str) -> str:
@@ -44,3 +47,42 @@ def sign_out(request: HttpRequest) -> HttpResponse:
     """End the session."""
     logout(request)
     return HttpResponseRedirect("/sign-in")
+
+
+@require_http_methods(["GET", "POST"])
+@signed_in
+def tokens(request: HttpRequest, actor: Actor) -> HttpResponse:
+    """The account's tokens; a new one is shown once, in the answer to the form that made it."""
+    context: dict = {"crumb": "Your tokens", "scopes": SCOPES, "tenants": visible_tenants(actor)}
+    status = 200
+    if request.method == "POST":
+        try:
+            context["token"], context["secret"] = _create_token(request, actor)
+        except CytoplaneError as error:
+            context["error"], status = error, error.status
+    context["tokens"] = queries.tokens_of(actor.user)
+    return render(request, "web/tokens.html", context, status=status)
+
+
+def _create_token(request: HttpRequest, actor: Actor):  # type: ignore[no-untyped-def]
+    days = request.POST.get("days", "")
+    slug = request.POST.get("tenant", "")
+    return actions.create_token(
+        acting_user=actor,
+        name=request.POST.get("name", "").strip(),
+        scopes=request.POST.getlist("scopes"),
+        days=int(days) if days.isascii() and days.isdigit() else 0,
+        tenant=get_tenant(actor, slug) if slug else None,
+    )
+
+
+@require_POST
+@signed_in
+def revoke_token(request: HttpRequest, actor: Actor, number: int) -> HttpResponse:
+    """End a token at once."""
+    return perform(
+        request,
+        lambda: actions.revoke_token(acting_user=actor, token_id=number),
+        back="/-/tokens",
+        done="The token is revoked.",
+    )

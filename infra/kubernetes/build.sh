@@ -1,0 +1,76 @@
+#!/bin/sh
+# Builds Kubernetes' server binaries from Debian's source package into the cache; prints their folder.
+# Arguments: the binaries (kube-apiserver if none). What is cached already costs nothing. May be
+# interrupted at any time: the cache gets finished binaries only.
+set -eu
+
+version=1.20.2
+cache=${CYTOPLANE_CACHE:-/var/cache/cytoplane}/kubernetes-$version
+wanted=${*:-kube-apiserver}
+started=$(date +%s)
+step() { printf -- '-----> %s (%s s)\n' "$1" "$(($(date +%s) - started))" >&2; }
+
+missing=
+for binary in $wanted; do
+	[ -x "$cache/$binary" ] || missing="$missing $binary"
+done
+if [ -z "$missing" ]; then
+	echo "$cache"
+	exit 0
+fi
+
+mkdir -p "$cache"
+work=$cache/work
+log=$cache/build.log
+fail() { tail -20 "$log" >&2; printf ' !     %s; the whole output is in %s\n' "$1" "$log" >&2; exit 1; }
+
+# One build at a time; a second waits and finds everything done.
+exec 9>"$cache/lock"
+flock 9
+
+export DEBIAN_FRONTEND=noninteractive
+if ! command -v go >/dev/null || ! command -v dpkg-source >/dev/null || ! command -v rsync >/dev/null; then
+	step "Installing the compiler"
+	{ apt-get update && apt-get install -y --no-install-recommends golang-go dpkg-dev rsync make; } >"$log" 2>&1 || fail "apt-get failed"
+fi
+if [ ! -d "$work/src/k8s.io/kubernetes" ]; then
+	step "Fetching Kubernetes' source"
+	rm -rf "$work"
+	mkdir -p "$work/apt/lists/partial" "$work/unpacked"
+	# A list of sources of its own, so that the machine's isn't changed.
+	sources=$work/apt/sources.list
+	{ cat /etc/apt/sources.list 2>/dev/null; cat /etc/apt/sources.list.d/*.list 2>/dev/null; } |
+		sed -n 's/^deb /deb-src /p' >"$sources"
+	if [ ! -s "$sources" ]; then
+		for file in /etc/apt/sources.list.d/*.sources; do
+			sed 's/^Types:.*/Types: deb-src/' "$file"; echo
+		done >"$work/apt/debian.sources" 2>/dev/null || true
+		sources=$work/apt/debian.sources
+	fi
+	options="-o Dir::Etc::SourceList=$sources -o Dir::Etc::SourceParts=- -o Dir::State::Lists=$work/apt/lists -o APT::Sandbox::User=root"
+	{ apt-get $options update && cd "$work/unpacked" && apt-get $options source --only-source kubernetes; } >"$log" 2>&1 || fail "the source package can't be had"
+	mkdir -p "$work/src/k8s.io"
+	mv "$work"/unpacked/kubernetes-"$version"* "$work/src/k8s.io/kubernetes.new" 2>/dev/null || {
+		folder=$(find "$work/unpacked" -maxdepth 1 -type d -name 'kubernetes-*' | head -1)
+		mv "$folder" "$work/src/k8s.io/kubernetes.new"
+	}
+	mv "$work/src/k8s.io/kubernetes.new" "$work/src/k8s.io/kubernetes"
+fi
+
+cd "$work/src/k8s.io/kubernetes"
+export GOPATH="$work" GO111MODULE=off GOFLAGS= GOCACHE="$work/cache" HOME="$work"
+export KUBE_GIT_VERSION=v$version KUBE_GIT_COMMIT=debian KUBE_GIT_TREE_STATE=archive KUBE_GIT_MAJOR=1 KUBE_GIT_MINOR=20
+if [ ! -e "$work/generated" ]; then
+	step "Generating code"
+	make generated_files >>"$log" 2>&1 || fail "make generated_files failed"
+	touch "$work/generated"
+fi
+for binary in $missing; do
+	[ ! -x "$cache/$binary" ] || continue
+	step "Building $binary"
+	go build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v$version -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=20 -X k8s.io/client-go/pkg/version.gitVersion=v$version" \
+		-o "$work/$binary" "./cmd/$binary" >>"$log" 2>&1 || fail "$binary can't be built"
+	mv "$work/$binary" "$cache/$binary"
+done
+step "Kubernetes $version is in the cache"
+echo "$cache"
