@@ -1,7 +1,9 @@
 #!/bin/sh
 # Builds Kubernetes' server binaries from Debian's source package into the cache; prints their folder.
-# Arguments: the binaries (kube-apiserver if none). What is cached already costs nothing. May be
-# interrupted at any time: the cache gets finished binaries only.
+# Arguments: the binaries (kube-apiserver if none; kube-controller-manager, kube-scheduler, kubelet and
+# kube-proxy are the others). What is cached already costs nothing. May be interrupted at any time: the
+# cache gets finished binaries only, and the next run goes on where this one ended. What makes another
+# binary quick to add (source and compiler's cache, 1.5 GB) is in `work` there, and may be deleted.
 set -eu
 
 version=1.20.2
@@ -14,7 +16,7 @@ missing=
 for binary in $wanted; do
 	[ -x "$cache/$binary" ] || missing="$missing $binary"
 done
-if [ -z "$missing" ]; then
+if [ -z "$missing" ] && command -v etcd >/dev/null; then
 	echo "$cache"
 	exit 0
 fi
@@ -28,7 +30,13 @@ fail() { tail -20 "$log" >&2; printf ' !     %s; the whole output is in %s\n' "$
 exec 9>"$cache/lock"
 flock 9
 
-export DEBIAN_FRONTEND=noninteractive
+# Packages that bring a service must not start it: whoever wants etcd here starts one of their own.
+export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+if ! command -v etcd >/dev/null; then
+	step "Installing etcd"
+	{ apt-get update && apt-get install -y --no-install-recommends etcd-server; } >"$log" 2>&1 || fail "apt-get failed"
+	[ -n "$missing" ] || { echo "$cache"; exit 0; }
+fi
 if ! command -v go >/dev/null || ! command -v dpkg-source >/dev/null || ! command -v rsync >/dev/null; then
 	step "Installing the compiler"
 	{ apt-get update && apt-get install -y --no-install-recommends golang-go dpkg-dev rsync make; } >"$log" 2>&1 || fail "apt-get failed"
@@ -50,11 +58,9 @@ if [ ! -d "$work/src/k8s.io/kubernetes" ]; then
 	options="-o Dir::Etc::SourceList=$sources -o Dir::Etc::SourceParts=- -o Dir::State::Lists=$work/apt/lists -o APT::Sandbox::User=root"
 	{ apt-get $options update && cd "$work/unpacked" && apt-get $options source --only-source kubernetes; } >"$log" 2>&1 || fail "the source package can't be had"
 	mkdir -p "$work/src/k8s.io"
-	mv "$work"/unpacked/kubernetes-"$version"* "$work/src/k8s.io/kubernetes.new" 2>/dev/null || {
-		folder=$(find "$work/unpacked" -maxdepth 1 -type d -name 'kubernetes-*' | head -1)
-		mv "$folder" "$work/src/k8s.io/kubernetes.new"
-	}
-	mv "$work/src/k8s.io/kubernetes.new" "$work/src/k8s.io/kubernetes"
+	folder=$(find "$work/unpacked" -maxdepth 1 -type d -name "kubernetes-*$version*" | head -1)
+	[ -n "$folder" ] || fail "the source package isn't Kubernetes $version"
+	mv "$folder" "$work/src/k8s.io/kubernetes"
 fi
 
 cd "$work/src/k8s.io/kubernetes"

@@ -1,0 +1,1 @@
+"""The development Kubernetes: built once from Debian's source package, started on this machine."""
