@@ -12,21 +12,18 @@ from projects.models import Cell
 from web import specification
 
 #: The way of a push; others begin later.
-STEPS = ("building", "starting", "switching", "draining")
+STEPS = ("build", "start", "switch", "drain")
 STEP_WORDS = {
-    "queued": "Wait for the deployment before",
-    "building": "Build",
-    "releasing": "Make the release",
-    "starting": "Start new replicas",
-    "probing": "Wait until they are healthy",
-    "switching": "Switch traffic",
-    "draining": "Drain the old release",
+    "build": "Build",
+    "start": "Start and check new replicas",
+    "switch": "Switch traffic",
+    "drain": "Drain the old release",
 }
 STEP_DETAILS = {
-    "building": "Source becomes images, in a sandbox without a way to anything but the package index.",
-    "starting": "Each replica gets its identity and policy before its first instruction.",
-    "switching": "Only now do callers reach the new release.",
-    "draining": "The old replicas finish what they were doing.",
+    "build": "Source becomes images, in an enclosure without a way to anything but the package index.",
+    "start": "Each replica gets its identity and policy before its first instruction.",
+    "switch": "Only now do callers reach the new release.",
+    "drain": "The old replicas finish what they were doing.",
 }
 KIND_WORDS = {
     "push": "Push",

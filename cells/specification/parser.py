@@ -26,10 +26,11 @@ from cells.specification.model import (
 
 DEFAULT_PORT = 8080
 LARGEST_FILE = 64 * 1024
-NAME = re.compile(r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")
-_HOST = re.compile(r"^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$")
-_VARIABLE = re.compile(r"^[A-Z][A-Z0-9_]{0,60}$")
-_MEMORY = re.compile(r"^(\d+)\s*(Mi|Gi|M|G|MiB|GiB)?$")
+# `\Z`, since `$` also matches before a line's end.
+NAME = re.compile(r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?\Z")
+_HOST = re.compile(r"^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
+_VARIABLE = re.compile(r"^[A-Z][A-Z0-9_]{0,60}\Z")
+_MEMORY = re.compile(r"^(\d+)\s*(Mi|Gi|M|G|MiB|GiB)?\Z")
 _PROCESS = re.compile(r"^([A-Za-z][\w-]*):\s*(.+)$")
 _COMPONENT_KEYS = ("kind", "command", "path", "replicas", "limits", "health", "endpoints", "connections")
 

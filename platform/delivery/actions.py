@@ -40,6 +40,24 @@ def _queue(cell: Cell, **fields: Any) -> Deployment:
     return deployment
 
 
+def _taken_along(cell: Cell, what: str, *, configuration: bool) -> Deployment | None:
+    """What waits already and will bring a change of scale or configuration with it.
+
+    A waiting push makes its release later, and everything starts with the scale of then. Superseding
+    it would lose code. A release that waits has its configuration already: then `conflict`.
+    """
+    waiting = Deployment.objects.select_for_update().filter(cell=cell, state=State.QUEUED).first()
+    own = Deployment.Kind.CONFIG if configuration else Deployment.Kind.SCALE
+    if waiting is None or waiting.kind in (Deployment.Kind.SCALE, own):
+        return None
+    if configuration and waiting.release_id:
+        raise CytoplaneError(
+            "conflict", message=f"A {waiting.kind} waits for its turn; its configuration is fixed."
+        )
+    log.say(waiting, f"{what}; this deployment takes it along")
+    return waiting
+
+
 @transaction.atomic
 def start_push(
     *, acting_user: Actor, cell: Cell, branch: str, old: str, new: str, summary: str, archive: str
@@ -118,6 +136,8 @@ def deploy_configuration(*, acting_user: Actor, cell: Cell) -> Deployment:
     authorise(acting_user, "configure", cell.project.tenant)
     cell = _locked(cell)
     serving = _serving(cell)
+    if waiting := _taken_along(cell, "Configuration changed", configuration=True):
+        return waiting
     release = machine.create_release(
         cell,
         specification=serving.specification,
@@ -154,13 +174,15 @@ def scale(*, acting_user: Actor, cell: Cell, numbers: dict[str, int]) -> Deploym
     quotas.check(cell, specification, cell.scale)
     cell.save(update_fields=["scale"])
     audit.record(acting_user, "scale", cell, tenant=tenant, changes={"scale": [before, cell.scale]})
-    words = ", ".join(f"{name} to {number}" for name, number in sorted(numbers.items()))
+    summary = "Scale " + ", ".join(f"{name} to {number}" for name, number in sorted(numbers.items()))
+    if waiting := _taken_along(cell, summary, configuration=False):
+        return waiting
     return _queue(
         cell,
         kind=Deployment.Kind.SCALE,
         release=serving,
         commit=serving.commit,
-        summary=f"Scale {words}",
+        summary=summary,
         created_by=acting_user.name,
     )
 
@@ -306,12 +328,25 @@ def finish_build(build: Build, result: dict[str, Any]) -> None:
             raise CytoplaneError("invalid", field="images", message="An image isn't the project's own.")
         row.result = {"specification": specification.as_dict(), "images": images}
     else:
-        error = result.get("error")
-        row.result = {"error": error if isinstance(error, dict) else {}}
+        row.result = {"error": _error(result.get("error"))}
     row.state = Build.State.DONE if ok else Build.State.FAILED
     row.ended_at = timezone.now()
     row.save(update_fields=["state", "result", "ended_at"])
     tasks.advance.enqueue(row.deployment_id)
+
+
+def _error(reported: Any) -> dict[str, Any]:
+    """A builder's error in a form that can be stored and shown, whatever was in the source."""
+    reported = reported if isinstance(reported, dict) else {}
+    parameters = reported.get("parameters")
+    values = parameters if isinstance(parameters, dict) else {}
+    # PostgreSQL's text holds neither zero bytes nor half characters.
+    clean = {
+        key: str(value)[:2000].replace("\0", "\ufffd").encode(errors="replace").decode()
+        for key, value in values.items()
+        if key.isidentifier()
+    }
+    return {"code": str(reported.get("code", ""))[:40].replace("\0", ""), "parameters": clean}
 
 
 def image_prefix(cell: Cell) -> str:

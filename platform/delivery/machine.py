@@ -102,6 +102,8 @@ def _queued(deployment: Deployment) -> None:
         return
     if deployment.cell.environment.plane is None:
         raise CytoplaneError("unavailable", part="a data plane for this environment")
+    if deployment.kind in (Deployment.Kind.SCALE, Deployment.Kind.CONFIG) and not _rebase(deployment):
+        return
     deployment.started_at = timezone.now()
     if deployment.release_id:
         _enter(deployment, State.STARTING, "start")
@@ -112,15 +114,50 @@ def _queued(deployment: Deployment) -> None:
     publish.wake_builders()
 
 
+def _rebase(deployment: Deployment) -> bool:
+    """Scale and configuration change what serves when they begin, not what served when they were asked for.
+
+    False where the cell is locked: who holds it may wait for this deployment, so this one tries again.
+    """
+    cell = (
+        Cell.objects.select_for_update(skip_locked=True, of=("self",))
+        .select_related("project__tenant", "environment", "serving_release")
+        .filter(pk=deployment.cell_id)
+        .first()
+    )
+    if cell is None:
+        return False
+    serving, release = cell.serving_release, deployment.release
+    assert serving is not None
+    if deployment.kind == Deployment.Kind.SCALE:
+        deployment.release = serving
+    elif release is None or (release.images, release.specification, release.config_version) != (
+        serving.images,
+        serving.specification,
+        cell.config_version,
+    ):
+        deployment.release = create_release(
+            cell,
+            specification=serving.specification,
+            images=serving.images,
+            commit=serving.commit,
+            summary=deployment.summary,
+            created_by=deployment.created_by,
+        )
+    deployment.commit = serving.commit
+    return True
+
+
 def _building(deployment: Deployment) -> None:
     build, now = deployment.build, timezone.now()
     if build.state == Build.State.DONE:
         deployment.release = make_release(deployment, build.result)
         _enter(deployment, State.STARTING, "start")
     elif build.state == Build.State.FAILED:
-        error = build.result.get("error", {})
-        code = error.get("code", "build-failed")
-        raise CytoplaneError(code if code in CATALOGUE else "build-failed", **error.get("parameters", {}))
+        error = build.result["error"]
+        raise CytoplaneError(
+            error["code"] if error.get("code") in CATALOGUE else "build-failed", **error.get("parameters", {})
+        )
     elif now - deployment.state_since > BUILD_LIMIT:
         raise CytoplaneError("build-timeout", limit=int(BUILD_LIMIT.total_seconds()))
     elif build.state == Build.State.CLAIMED and now - (build.heartbeat_at or now) > BUILDER_SILENCE:

@@ -133,7 +133,11 @@ def set_variables(
     target = _component(cell, component)
     given = {**dict.fromkeys(set or {}, False), **dict.fromkeys(secrets or {}, True)}
     values = {**(set or {}), **(secrets or {})}
-    Cell.objects.select_for_update().get(pk=cell.pk)
+    cell = (
+        Cell.objects.select_for_update(of=("self",))
+        .select_related("project__tenant", "environment")
+        .get(pk=cell.pk)
+    )
     for name, value in values.items():
         _validate_variable(name, value)
     box = Box(tenant.pk)

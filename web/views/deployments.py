@@ -75,6 +75,7 @@ def page(
     deployment = _deployment(place, number)
     context = _summary(place, deployment)
     if request.GET.get("part") == "summary":
+        context["as_part"] = True
         return render(request, "web/parts/deployment_summary.html", context)
     context["lines"] = queries_logs.deployment_lines(deployment)
     if not context["ended"]:
