@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from cells.specification import checks
 from cells.specification.model import (
     KINDS,
     PROTOCOLS,
@@ -26,11 +27,13 @@ from cells.specification.model import (
 
 DEFAULT_PORT = 8080
 LARGEST_FILE = 64 * 1024
+#: A label of DNS holds 63; what isn't production adds its environment's name.
+LONGEST_HOST = 50
 # `\Z`, since `$` also matches before a line's end.
 NAME = re.compile(r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?\Z")
 _HOST = re.compile(r"^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
 _VARIABLE = re.compile(r"^[A-Z][A-Z0-9_]{0,60}\Z")
-_MEMORY = re.compile(r"^(\d+)\s*(Mi|Gi|M|G|MiB|GiB)?\Z")
+_MEMORY = re.compile(r"^(\d{1,9})\s*(Mi|Gi|M|G|MiB|GiB)?\Z")
 _PROCESS = re.compile(r"^([A-Za-z][\w-]*):\s*(.+)$")
 _COMPONENT_KEYS = ("kind", "command", "path", "replicas", "limits", "health", "endpoints", "connections")
 
@@ -72,8 +75,8 @@ def parse(files: Mapping[str, str], *, project: str, detected: Mapping[str, str]
             )
         components[name] = _component(name, raw or {}, project, processes.get(name), detected)
     specification = Specification(components=components, strict=strict)
-    _check_connections(specification, project)
-    _check_hosts(specification)
+    checks.connections(specification, project)
+    checks.hosts(specification)
     return specification
 
 
@@ -87,6 +90,11 @@ def _document(text: str) -> dict[str, Any]:
         where = f"cytoplane.yaml, line {mark.line + 1}" if mark else "cytoplane.yaml"
         problem = getattr(error, "problem", None) or "it can't be read as YAML"
         raise SpecificationError(f"{problem}.", "Correct the YAML there.", where) from error
+    except SpecificationError:
+        raise
+    except (ValueError, OverflowError) as error:
+        # PyYAML makes dates and numbers of what looks like them, and lets their errors through.
+        raise SpecificationError(f"a value can't be read: {error}.", "Put it into quotes.") from error
     except RecursionError as error:
         raise SpecificationError("the file is nested too deeply.", "Flatten it.") from error
     if document is None:
@@ -140,7 +148,7 @@ def _component(
             f"{where}.path",
         )
     command = raw.get("command", process)
-    if command is not None and (not isinstance(command, str) or not command.strip() or len(command) > 4000):
+    if command is not None and not _is_command(command):
         raise SpecificationError(
             "a command is a line of text.", "command: gunicorn app:app", f"{where}.command"
         )
@@ -164,6 +172,24 @@ def _component(
     )
 
 
+def _is_command(value: Any) -> bool:
+    """Escapes in YAML can make zero bytes and half characters, which nobody could run or store."""
+    if not isinstance(value, str) or not value.strip() or len(value) > 4000:
+        return False
+    return "\0" not in value and value.encode(errors="replace").decode() == value
+
+
+def _default_host(project: str, name: str, own: bool, where: str) -> str:
+    host = project if own else f"{name}-{project}"
+    if len(host) > LONGEST_HOST:
+        raise SpecificationError(
+            f"the host name `{host}` would be longer than {LONGEST_HOST}.",
+            "endpoints: {http: {port: 8080, visibility: public, host: shop}}",
+            where,
+        )
+    return host
+
+
 def _path(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise SpecificationError("a path is text.", "path: api", where)
@@ -178,7 +204,7 @@ def _endpoints(raw: Any, kind: str, name: str, project: str, where: str) -> dict
         if kind == "worker":
             return {}
         if kind == "web":
-            host = project if name == "web" else f"{name}-{project}"
+            host = _default_host(project, name, name == "web", where)
             return {"http": Endpoint(DEFAULT_PORT, "http", "public", host)}
         return {"http": Endpoint(DEFAULT_PORT)}
     where = f"{where}.endpoints"
@@ -213,7 +239,7 @@ def _endpoints(raw: Any, kind: str, name: str, project: str, where: str) -> dict
                 f"{here}.visibility",
             )
         if visibility == "public" and not host:
-            host = project if name == "web" and key in ("http", "main") else f"{name}-{project}"
+            host = _default_host(project, name, name == "web" and key in ("http", "main"), f"{here}.host")
         if host and visibility != "public":
             raise SpecificationError(
                 "only a public endpoint has a host.", "visibility: public", f"{here}.host"
@@ -300,7 +326,8 @@ def _connections(raw: Any, project: str, where: str) -> tuple[Connection, ...]:
 
 def _target(value: Any, project: str, where: str) -> str:
     """``component``, ``component.endpoint`` or ``project/component[.endpoint]`` in full form."""
-    match = re.fullmatch(r"(?:([a-z][a-z0-9-]*)/)?([a-z][a-z0-9-]*)(?:\.([a-z][a-z0-9-]*))?", str(value))
+    name = "([a-z][a-z0-9-]{0,39})"
+    match = re.fullmatch(rf"(?:{name}/)?{name}(?:\.{name})?", str(value))
     if not match:
         raise SpecificationError(f"`{value}` names no endpoint.", "to: api or to: billing/api.http", where)
     return f"{match.group(1) or project}/{match.group(2)}.{match.group(3) or ''}".rstrip(".")
@@ -358,45 +385,3 @@ def _only(raw: Mapping, known: tuple[str, ...], path: str) -> None:
         if key not in known:
             where = f"cytoplane.yaml, {path}" if path else "cytoplane.yaml"
             raise SpecificationError(f"`{key}` isn't known here.", f"Known are {', '.join(known)}.", where)
-
-
-def _check_connections(specification: Specification, project: str) -> None:
-    """Names within the project must exist; an endpoint may be left out where there is only one."""
-    for name, component in specification.components.items():
-        seen: set[str] = set()
-        for connection in component.connections:
-            where = f"cytoplane.yaml, components.{name}.connections"
-            if connection.name in seen:
-                raise SpecificationError(
-                    f"two connections are called {connection.name}.", "Give one another `as`.", where
-                )
-            seen.add(connection.name)
-            if not connection.to or not connection.to.startswith(f"{project}/"):
-                continue
-            target, _, endpoint = connection.to.partition("/")[2].partition(".")
-            provider = specification.components.get(target)
-            if provider is None:
-                raise SpecificationError(
-                    f"there is no component `{target}`.",
-                    f"Components are {', '.join(specification.components)}.",
-                    where,
-                )
-            if endpoint and endpoint not in provider.endpoints or not provider.endpoints:
-                raise SpecificationError(
-                    f"`{target}` has no endpoint {endpoint or 'at all'}.",
-                    f"Its endpoints are {', '.join(provider.endpoints) or 'none: declare one'}.",
-                    where,
-                )
-
-
-def _check_hosts(specification: Specification) -> None:
-    seen: dict[str, str] = {}
-    for name, component in specification.components.items():
-        for key, endpoint in component.endpoints.items():
-            if endpoint.host and endpoint.host in seen:
-                raise SpecificationError(
-                    f"`{name}.{key}` and `{seen[endpoint.host]}` claim the host `{endpoint.host}`.",
-                    "Give each a `host` of its own.",
-                )
-            if endpoint.host:
-                seen[endpoint.host] = f"{name}.{key}"

@@ -45,7 +45,7 @@ def folders(text: str) -> Iterable[str]:
         for component in components.values() if isinstance(components, dict) else ():
             if isinstance(component, dict) and isinstance(component.get("path"), str):
                 yield component["path"]
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
         return
 
 

@@ -8,6 +8,7 @@ takes care of what was lost.
 from __future__ import annotations
 
 import json
+import logging
 from datetime import timedelta
 
 from django.db import transaction
@@ -23,6 +24,7 @@ from projects import actions as projects
 from projects.models import Cell, Host
 from tenants.keys import Box
 
+logger = logging.getLogger("cytoplane.delivery")
 State = Deployment.State
 BUILD_LIMIT = timedelta(minutes=15)
 BUILDER_SILENCE = timedelta(seconds=30)
@@ -58,13 +60,26 @@ def advance(deployment_id: int) -> str:
                     _cancelled(deployment)
                     _STEPS[deployment.state](deployment)
             except CytoplaneError as error:
-                deployment.refresh_from_db(fields=["state", "release", "awaited_generation"])
+                _undone(deployment)
                 fail(deployment, error)
+            except Exception:
+                # Whatever it was may pass (a database that restarts); what stays must not block the cell.
+                stuck = timezone.now() - deployment.state_since > BUILD_LIMIT
+                if not stuck or deployment.state not in (State.QUEUED, State.BUILDING, State.STARTING):
+                    raise
+                logger.exception("deployment %s can't go on", deployment_id)
+                _undone(deployment)
+                fail(deployment, CytoplaneError("internal"))
             deployment.save()
             state = deployment.state
         if state == before:
             return state
     return state
+
+
+def _undone(deployment: Deployment) -> None:
+    """Forget what the failed step set on the object; its rows are undone already."""
+    deployment.refresh_from_db(fields=["state", "state_since", "release", "awaited_generation", "commit"])
 
 
 def _enter(deployment: Deployment, state: str, step: str = "") -> None:
