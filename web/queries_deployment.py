@@ -157,6 +157,7 @@ class Event:
 def timeline(cell: Cell, url: str, limit: int = 20) -> list[Event]:
     """Deployments, releases, configuration, refused calls and restarts of a cell, newest first."""
     from delivery.models import Replica
+    from telemetry import queries as telemetry
     from telemetry.models import Edge
     from tenants.models import AuditEvent
     from web.states import look
@@ -184,10 +185,14 @@ def timeline(cell: Cell, url: str, limit: int = 20) -> list[Event]:
         .order_by("reason", "destination", "port", "-last_at")
         .distinct("reason", "destination", "port")
     )
-    for edge in list(denied[:8]):
+    seen_edges = list(denied[:8])
+    called = telemetry.names(cell, {end for edge in seen_edges for end in (edge.source, edge.destination)})
+    for edge in seen_edges:
+        foreign = telemetry.OTHER_TENANT in (called.get(edge.source), called.get(edge.destination))
+        remote = telemetry.OTHER_TENANT.capitalize() if foreign else edge.remote
         where = f"port {edge.port}" if edge.port else "no port"
         text = f"Calls were refused: {edge.reason.replace('_', ' ').lower()}, {where}"
-        events.append(Event(edge.last_at, "shield-x", "bad", text, edge.remote, f"{url}#edges"))
+        events.append(Event(edge.last_at, "shield-x", "bad", text, remote, f"{url}#edges"))
     restarted = Replica.objects.filter(workload__cell=cell, restarts__gt=0).exclude(wanted="stop")
     for replica in restarted.select_related("workload__component")[:6]:
         name = replica.workload.component.name

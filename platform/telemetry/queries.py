@@ -78,7 +78,9 @@ def edges(cell: Cell, minutes: int = 60, denied: bool | None = None) -> list[dic
             "source": called.get(row["source"], "unknown"),
             "destination": called.get(row["destination"], "unknown"),
             # Whose address it is stays between the other tenant and the platform.
-            "remote": "" if called.get(row["destination"]) == OTHER_TENANT else row["remote"],
+            "remote": ""
+            if OTHER_TENANT in (called.get(row["source"]), called.get(row["destination"]))
+            else row["remote"],
             "port": row["port"],
             "protocol": protocols.get(row["protocol"], str(row["protocol"])),
             "direction": "egress" if row["direction"] == 0 else "ingress",
