@@ -183,4 +183,5 @@ def change_config(
         unset=body.unset,
         component=body.component,
     )
-    return {"changed": changed}
+    underway = cell.deployments.order_by("-pk").first() if changed and cell.serving_release_id else None
+    return {"changed": changed, "deployment": underway.pk if underway else None}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_http_methods
 
 from controlplane.errors import CytoplaneError
-from delivery import actions as delivery
 from projects import actions, queries
 from tenants.policy import Actor
 from web import queries_cell
@@ -23,12 +23,12 @@ def _changes(text: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     try:
         for change in json.loads(text):
-            part = found.setdefault(str(change["component"]), {"set": {}, "secret": {}, "unset": []})
+            part = found.setdefault(str(change["component"]), {"set": {}, "secrets": {}, "unset": []})
             name = str(change["name"])
             if change["kind"] == "unset":
                 part["unset"].append(name)
             else:
-                part["secret" if change["secret"] else "set"][name] = str(change["value"])
+                part["secrets" if change["secret"] else "set"][name] = str(change["value"])
     except (ValueError, TypeError, KeyError):
         raise CytoplaneError("invalid", field="changes", message="The changes can't be read.") from None
     if not found:
@@ -37,15 +37,15 @@ def _changes(text: str) -> dict[str, dict[str, Any]]:
 
 
 def _apply(actor: Actor, place: Place, text: str) -> Any:
-    """All changes, then one release with them."""
-    from django.db import transaction
-
+    """All changes together; the deployment that brings them, if something serves already."""
     assert place.cell is not None
     with transaction.atomic():
-        for component, part in _changes(text).items():
+        changed = [
             actions.set_variables(acting_user=actor, cell=place.cell, component=component, **part)
-        if place.cell.serving_release_id:
-            return delivery.deploy_configuration(acting_user=actor, cell=place.cell)
+            for component, part in _changes(text).items()
+        ]
+    if any(changed) and place.cell.serving_release_id:
+        return place.cell.deployments.order_by("-pk").first()
     return None
 
 
