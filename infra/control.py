@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from infra import config as installation
-from infra import health, install, supervisor, users
+from infra import health, install, launcher, supervisor, users
 from infra.config import Config
 
 _PYTHON_PARTS = ("web", "worker", "beat", "agent", "resolver", "index", "builder", "loopback")
@@ -164,6 +164,7 @@ def purge(config: Config, say: Progress) -> None:
         _unmount(config.home)
         shutil.rmtree(config.home, ignore_errors=True)
     limits.remove(config)
+    launcher.remove(config)
     users.remove(config)
     say("Nothing of it is left")
 

@@ -88,6 +88,7 @@ Portal        {config.portal_url}
     print("Applications")
     for host in ("storefront.acme", "handbook.acme", "prober.globex"):
         print(f"  http://{host}.{config.apps_domain}{port}/")
+    print(f"Command line  cyto login --url {config.portal_url}")
     return 0
 
 

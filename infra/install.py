@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dataplane.client import write_private
-from infra import base_image, services, supervise, users
+from infra import base_image, launcher, services, supervise, users
 from infra.config import Config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -142,6 +142,7 @@ def prepare(config: Config, venv: Path, say: Say) -> tuple[Path, bool]:
     _server_certificate(config, venv, app)
     base_image.ensure(config, say)
     supervise.write(config, venv, app)
+    launcher.install(config, venv, app)
     return app, changed
 
 

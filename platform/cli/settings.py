@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-DEFAULT_URL = "http://localhost:8000"
+#: The installation that the program belongs to names itself.
+DEFAULT_URL = os.environ.get("CYTO_DEFAULT_URL", "http://localhost:8000")
 
 
 def path() -> Path:
