@@ -58,11 +58,15 @@ def compile_topology(topology: Topology) -> Boundary:
         for workload in cell.workloads:
             _workload(topology, boundary, cell, workload)
             _inside(boundary, cell, workload)
+            done: set[tuple[int, str]] = set()
             for connection in workload.connections:
                 if connection.external is not None:
                     _external(topology, boundary, workload, connection)
                     continue
-                found = everyone.get(connection.provider)
+                # An edge that is declared twice (`api` and `api.http`) is one edge with one listener.
+                target = (connection.provider, connection.endpoint)
+                found = everyone.get(connection.provider) if target not in done else None
+                done.add(target)
                 if found is not None and found[0].number != cell.number:
                     for endpoint in found[1].endpoints:
                         if endpoint.name == connection.endpoint:

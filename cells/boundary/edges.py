@@ -32,11 +32,13 @@ class Edge:
 
 
 def connection_to(consumer: Workload, provider: Workload, endpoint: Endpoint) -> Connection | None:
-    """The consumer's declared connection to the endpoint, if there is one."""
-    for connection in consumer.connections:
-        if connection.provider == provider.identity and connection.endpoint == endpoint.name:
-            return connection
-    return None
+    """The consumer's declared connection to the endpoint; the oldest where it is declared twice."""
+    declared = [
+        connection
+        for connection in consumer.connections
+        if connection.provider == provider.identity and connection.endpoint == endpoint.name
+    ]
+    return min(declared, key=lambda connection: connection.rule, default=None)
 
 
 def decide(
@@ -70,7 +72,7 @@ def decide(
 
 
 def floor_reason(floor: tuple[tuple[str, str], ...], cidr: str) -> str:
-    """Why a network touches the floor, or "". Overlap in either direction counts."""
+    """Why a network lies in the floor, or "". One that only holds a part of it is judged packet by packet."""
     network = ipaddress.ip_network(cidr, strict=False)
     for text, reason in floor:
         floored = ipaddress.ip_network(text, strict=False)

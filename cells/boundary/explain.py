@@ -113,7 +113,9 @@ def _between(
 
 
 def _from_internet(cell: Cell, provider: Workload, port: int) -> Explanation:
-    endpoint = _endpoint(provider, port, "tcp") if provider.endpoints else None
+    endpoint = _endpoint(provider, port, "tcp")
+    if not port:
+        endpoint = next((e for e in provider.endpoints if e.hosts), endpoint)
     if endpoint is not None and endpoint.visibility == "public" and endpoint.hosts:
         return Explanation(
             True,
