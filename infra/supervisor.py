@@ -66,3 +66,8 @@ def shutdown(config: Config) -> None:
     """End the supervisor with everything that still runs under it."""
     with contextlib.suppress(OSError, xmlrpc.client.Error):
         _server(config).shutdown()
+
+
+def pids(config: Config) -> dict[str, int]:
+    """Part → process id, of those that run."""
+    return {row["name"]: row["pid"] for row in _server(config).getAllProcessInfo() if row["pid"]}

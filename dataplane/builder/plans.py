@@ -14,17 +14,18 @@ def containerfile(kind: str, folder: Path) -> str:
     if kind == "dockerfile":
         return (folder / "Dockerfile").read_text(errors="replace")
     if kind == "static":
-        return f"FROM {BASE}\nCOPY . /srv/site\nUSER 1000\nCMD {_nginx()}\n"
-    lines = [f"FROM {BASE}", "WORKDIR /app"]
+        return f"FROM {BASE}\nUSER 1000\nCMD {_nginx()}\nCOPY . /srv/site\n"
+    # What changes with every push comes last: all before it is cached, and it is one layer.
+    lines = [f"FROM {BASE}", "WORKDIR /app", "ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1"]
     if present(folder / "requirements.txt"):
         lines += [
             "COPY requirements.txt /app/",
             "RUN pip install --no-cache-dir -r requirements.txt",
+            "USER 1000",
             "COPY . /app",
         ]
     else:
-        lines += ["COPY . /app", "RUN pip install --no-cache-dir ."]
-    lines += ["ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1", "USER 1000"]
+        lines += ["COPY . /app", "RUN pip install --no-cache-dir .", "USER 1000"]
     return "\n".join(lines) + "\n"
 
 

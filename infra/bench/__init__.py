@@ -1,0 +1,1 @@
+"""Measurements: A against B in one run, on a running installation (`make demo` first)."""

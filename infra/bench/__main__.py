@@ -1,0 +1,28 @@
+"""``python -m infra.bench NAME``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+NAMES = {
+    "push": "git push to live, code only against new dependencies",
+    "gateway": "requests through the north gateway against a bare Envoy",
+    "service": "connections through a service address against direct ones",
+    "memory": "memory of the idle platform by part",
+}
+
+
+def main() -> int:
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in NAMES:
+        print("make bench NAME=…")
+        for known, what in NAMES.items():
+            print(f"  {known:<10} {what}")
+        return 2 if name else 0
+    importlib.import_module(f"infra.bench.{name}").run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

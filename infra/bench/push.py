@@ -1,0 +1,44 @@
+"""From `git push` to live: a change of code alone against a change of dependencies."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from infra.bench.report import show
+from infra.bench.world import World
+
+_SERVER = """
+import http.server, os, socket, flask
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"{version}")
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+Server(("::", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+ROUNDS = 5
+
+
+def run() -> None:
+    code, dependencies = [], []
+    with World() as world:
+        world.write("Procfile", "web: exec python server.py\n")
+        world.write("server.py", _SERVER.replace("{version}", "first"))
+        world.write("requirements.txt", "flask==3.1.3\n")
+        world.push()
+        for number in range(ROUNDS):
+            world.write("server.py", _SERVER.replace("{version}", f"code {number}"))
+            begun = time.monotonic()
+            world.push()
+            code.append(time.monotonic() - begun)
+            world.write("requirements.txt", f"flask==3.1.3\n# {number}\n")
+            begun = time.monotonic()
+            world.push()
+            dependencies.append(time.monotonic() - begun)
+    rows = [
+        {"push": "A: code only, dependencies cached", "median s": statistics.median(code), "worst s": max(code)},
+        {"push": "B: dependencies installed anew", "median s": statistics.median(dependencies),
+         "worst s": max(dependencies)},
+    ]  # fmt: skip
+    show("push", rows, f"{ROUNDS} pushes each, one after the other; goal for A: 5 s.")
