@@ -54,7 +54,8 @@ def topologies(draw: st.DrawFn) -> Topology:
                     service4=f"10.65.1.{identity - 200}",
                     service6=f"fd63::2:{identity:x}",
                     endpoints=tuple(
-                        _made(next(rules), place, identity, **values) for place, values in enumerate(drawn)
+                        _made(next(rules), place, identity, **values)  # type: ignore[arg-type]
+                        for place, values in enumerate(drawn)
                     ),
                     replicas=tuple(
                         model.Replica(

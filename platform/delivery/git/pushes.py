@@ -37,7 +37,9 @@ def begin(received: Received, updates: list[list[str]], objects: str, alternates
     """
     path = repository.repository_of(received.project)
     quarantine = {"GIT_OBJECT_DIRECTORY": objects, "GIT_ALTERNATE_OBJECT_DIRECTORIES": alternates}
-    if not _is_quarantine(objects, str(path)):
+    # A push that only deletes brings no objects, so git makes no quarantine for it.
+    brings = any(new != repository.ZERO for _, new, _ in updates)
+    if brings and not _is_quarantine(objects, str(path)):
         raise CytoplaneError("source-rejected", reason="it didn't arrive as a push")
     cells = {
         cell.environment.branch: cell

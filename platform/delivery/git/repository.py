@@ -21,6 +21,8 @@ from projects.models import Project
 LARGEST_PUSH = 128 * 2**20
 LARGEST_ARCHIVE = 256 * 2**20
 MOST_FILES = 20000
+#: As the kernel: a longer chain of links is an error to whoever opens it.
+_MOST_LINKS = 40
 ZERO = "0" * 40
 HIDDEN = "refs/cytoplane"
 HOOKS = Path(__file__).parent / "hooks"
@@ -154,6 +156,7 @@ def forget(project: Project, archive: str) -> None:
 
 def _inspect(archive: Path) -> None:
     """Refuse what could leave the tree when it is unpacked."""
+    links: dict[tuple[str, ...], str] = {}
     with tarfile.open(archive) as tar:
         for count, member in enumerate(tar, start=1):
             if count > MOST_FILES:
@@ -167,20 +170,42 @@ def _inspect(archive: Path) -> None:
                 raise CytoplaneError(
                     "source-rejected", reason=f"`{member.name[:80]}` is no file, folder or link"
                 )
-            if member.issym() and _leaves(parts[:-1], member.linkname):
-                raise CytoplaneError(
-                    "source-rejected", reason=f"the link `{member.name[:80]}` leaves the tree"
-                )
+            if member.issym():
+                links[parts] = member.linkname
+    for parts in links:
+        if _leaves(parts, links):
+            raise CytoplaneError(
+                "source-rejected", reason=f"the link `{'/'.join(parts)[:80]}` leaves the tree"
+            )
 
 
-def _leaves(folder: tuple[str, ...], target: str) -> bool:
-    if target.startswith("/"):
-        return True
-    depth = len(folder)
-    for part in PurePosixPath(target).parts:
-        depth += -1 if part == ".." else 1
-        if depth < 0:
+def _leaves(link: tuple[str, ...], links: dict[tuple[str, ...], str]) -> bool:
+    """Whether following a link leads out of the tree, by way of other links too.
+
+    ``deep/up`` that leads to the root makes ``deep/up/..`` what lies above it. A chain that is longer
+    than the kernel follows can't be opened by anybody.
+    """
+    place: list[str] = []
+    ahead = list(reversed(link))
+    followed = 0
+    while ahead:
+        part = ahead.pop()
+        if part == "..":
+            if not place:
+                return True
+            place.pop()
+            continue
+        place.append(part)
+        target = links.get(tuple(place))
+        if target is None:
+            continue
+        if target.startswith("/"):
             return True
+        followed += 1
+        if followed > _MOST_LINKS:
+            return False
+        place.pop()
+        ahead.extend(reversed([step for step in target.split("/") if step not in ("", ".")]))
     return False
 
 
