@@ -35,6 +35,10 @@ _MOST_PENDING = 20000
 _HOUSEKEEPING = frozenset({"NEIGHBOUR"})
 
 
+class GatewayBehind(RuntimeError):
+    """Envoy doesn't route as desired state says, yet; the message names what it lacks."""
+
+
 class Agent:
     """A node's agent. ``run`` never returns unless the kernel side can't be brought up."""
 
@@ -131,14 +135,27 @@ class Agent:
                 if document is not None:
                     self.apply(document)
                 else:
-                    self.publish()
+                    self._check_gateway(self.publish())
+            except GatewayBehind as error:
+                log.warning("%s", error)
+                self.problems = [str(error)]
+                self._try_again(document)
             except Exception as error:
                 log.exception("applying failed")
                 self.problems = [f"the desired state can't be applied: {error}"]
-                with self._lock:
-                    self._pending = self._pending or document
-                time.sleep(1)
-                self._changed.set()
+                self._try_again(document)
+
+    def _try_again(self, document: dict[str, Any] | None) -> None:
+        with self._lock:
+            self._pending = self._pending or document
+        time.sleep(1)
+        self._changed.set()
+
+    def _check_gateway(self, missing: list[str]) -> None:
+        if missing:
+            raise GatewayBehind(f"the gateway hasn't taken over {', '.join(missing)[:300]}")
+        if self.problems and self._pending is None:
+            self.problems = []
 
     def apply(self, document: dict[str, Any]) -> None:
         """Bring the node to a snapshot and acknowledge it once traffic goes as it says."""
@@ -153,18 +170,17 @@ class Agent:
                 worker.start()
             else:
                 worker.endpoint = endpoint
-        missing = self.publish()
-        # What is gone ends only now that no service and no route leads to it.
+        # What is gone ends only once no service and no route leads to it: not before Envoy follows.
+        self._check_gateway(self.publish())
         for key in [known for known in self.workers if known not in wanted]:
             worker = self.workers.pop(key)
             worker.stop()
             self._tails.pop(key, None)
             self._sent.pop(key, None)
         self._remove_strangers(set(wanted))
-        self.problems = [f"the gateway hasn't taken over {', '.join(missing)}"] if missing else []
+        self.problems = []
         self._applied = document["generation"]
-        if not missing:
-            self._acknowledge(document["generation"])
+        self._acknowledge(document["generation"])
 
     def _acknowledge(self, generation: int) -> None:
         try:

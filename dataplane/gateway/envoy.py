@@ -168,6 +168,8 @@ def listeners(config: Config, gateway: dict[str, Any]) -> list[dict[str, Any]]:
     for entry in gateway["listeners"]:
         routes = {
             "name": entry["name"],
+            # A listener isn't refused for a cluster that is still warming up.
+            "validate_clusters": False,
             "virtual_hosts": [
                 {
                     "name": "all",

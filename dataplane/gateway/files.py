@@ -13,13 +13,16 @@ from typing import Any
 from dataplane.gateway import envoy
 from infra.config import Config
 
+_CLUSTERS = "cluster_manager.cds.version_text"
+_CLUSTER_SECONDS = 2.0
 
-def write(path: Path, resources: list[dict[str, Any]]) -> str:
-    """Replace a file of resources if it differs; the version that is in it now."""
+
+def write(path: Path, resources: list[dict[str, Any]], *, again: bool = False) -> str:
+    """Replace a file of resources if it differs, or anyhow; the version that is in it now."""
     body = json.dumps(resources, sort_keys=True)
     version = hashlib.sha256(body.encode()).hexdigest()[:16]
     text = json.dumps({"version_info": version, "resources": resources})
-    if path.exists() and path.read_text() == text:
+    if not again and path.exists() and path.read_text() == text:
         return version
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text)
@@ -46,34 +49,56 @@ class Gateway:
 
     def __init__(self, config: Config) -> None:
         self._config, self._folder = config, config.gateway_dir
+        #: What Envoy hadn't taken over when somebody last gave up waiting.
+        self._overdue: set[str] = set()
 
     def apply(self, gateway: dict[str, Any], serving: set[str] | None = None) -> dict[str, str]:
         """Write everything; stat name → version that Envoy must report for each file.
 
         ``serving``: ids of replicas that may get traffic; None for all. Backends first and routes
-        last: nothing ever points to what isn't there yet.
+        last: nothing ever points to what isn't there yet. Envoy reads every file of a folder when one
+        of them is replaced, so clusters are waited for before routes are written. A file that was
+        overdue is replaced even if it says the same: Envoy doesn't come back by itself to one that it
+        couldn't use.
         """
+        overdue, self._overdue = self._overdue, set()
         backends = {
             entry["name"]: [b for b in entry["backends"] if serving is None or b[0] in serving]
             for entry in gateway["clusters"]
         }
         expected = {}
+
+        def put(stat: str, path: Path, resources: list[dict[str, Any]]) -> None:
+            expected[stat] = write(path, resources, again=stat in overdue)
+
         folder = self._folder / "eds"
         folder.mkdir(exist_ok=True)
         folder.chmod(0o755)
         for name, entries in backends.items():
-            version = write(folder / f"{name}.json", [envoy.assignment(name, entries)])
-            expected[f"cluster.{name}.version_text"] = version
+            stat = f"cluster.{name}.version_text"
+            put(stat, folder / f"{name}.json", [envoy.assignment(name, entries)])
         clusters = envoy.clusters(self._config, gateway)
-        expected["cluster_manager.cds.version_text"] = write(self._folder / "cds.json", clusters)
+        put(_CLUSTERS, self._folder / "cds.json", clusters)
+        self._await_clusters(expected)
         routes = envoy.north_routes(gateway, self._config.apps_port)
-        expected["http.north.rds.north.version_text"] = write(self._folder / "rds.json", [routes])
+        put("http.north.rds.north.version_text", self._folder / "rds.json", [routes])
         listeners = envoy.listeners(self._config, gateway)
-        expected["listener_manager.lds.version_text"] = write(self._folder / "lds.json", listeners)
+        put("listener_manager.lds.version_text", self._folder / "lds.json", listeners)
         for file in folder.glob("*.json"):
             if file.stem not in backends:
                 file.unlink()
         return expected
+
+    def _await_clusters(self, expected: dict[str, str]) -> None:
+        """Give Envoy a moment for the clusters; one that isn't there reads all files when it starts."""
+        end = time.monotonic() + _CLUSTER_SECONDS
+        while time.monotonic() < end:
+            try:
+                if self._versions().get(_CLUSTERS) == expected[_CLUSTERS]:
+                    return
+            except OSError:
+                return
+            time.sleep(0.01)
 
     def start_files(self) -> None:
         """What Envoy needs to start before there is a snapshot."""
@@ -97,6 +122,7 @@ class Gateway:
         end = time.monotonic() + seconds
         while (missing := self.pending(expected)) and time.monotonic() < end:
             time.sleep(0.02)
+        self._overdue = set(missing)
         return missing
 
     def _versions(self) -> dict[str, str]:
