@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import logging
 import re
 import zlib
 from pathlib import Path
@@ -24,6 +25,7 @@ from projects.queries import get_project
 from tenants import tokens
 from tenants.policy import Actor, actor_for
 
+log = logging.getLogger("cytoplane.git")
 _ADDRESS = re.compile(
     r"^/git/([a-z0-9-]+)/([a-z0-9-]+?)(?:\.git)?/(info/refs|git-upload-pack|git-receive-pack)$"
 )
@@ -99,6 +101,9 @@ class GitApplication:
         try:
             # Shielded: a client that hangs up must not end a push that is being decided.
             await asyncio.shield(answering)
+        except ConnectionAbortedError as error:
+            log.warning("%s: %s", path.name, error)
+            raise
         finally:
             feeding.cancel()
             if self._hooks and capability and answering.done():
@@ -195,5 +200,7 @@ async def _answer(send, process: asyncio.subprocess.Process, service: str) -> No
     )
     while data := await process.stdout.read(_CHUNK):
         await pass_on({"type": "http.response.body", "body": data, "more_body": True})
-    await process.wait()
+    if await process.wait():
+        # A git client waits for ever on an answer that ends well but says too little: hang up instead.
+        raise ConnectionAbortedError(f"{service} ended with {process.returncode}")
     await pass_on({"type": "http.response.body", "body": b""})
