@@ -15,8 +15,10 @@ RESOLVER = 3
 INDEX_PROXY = 4
 BUILD_FIRST = 8
 BUILD_SLOTS = 2
-#: The gateway's addresses towards cells, one for each cell: indexes 512 to 1023.
-CELL_GATEWAY_FIRST = 512
+#: The gateway's addresses towards cells, one for each cell that there ever was.
+CELL_GATEWAY_FIRST, CELL_GATEWAYS = 512, 7680
+#: Replicas. Each index has a range of user ids of its own, so there are half as many as addresses.
+REPLICA_FIRST, REPLICA_LAST = 8192, (1 << 15) - 32
 #: Answered for public names of other tenants; steered to the north gateway.
 PUBLIC_DOOR_SERVICE = 2
 

@@ -31,6 +31,7 @@ from cells.boundary.model import (
     Cell,
     Cluster,
     Connection,
+    Door,
     Endpoint,
     IdentityPolicy,
     Listener,
@@ -58,6 +59,7 @@ def compile_topology(topology: Topology) -> Boundary:
         for workload in cell.workloads:
             _workload(topology, boundary, cell, workload)
             _inside(boundary, cell, workload)
+            _door(topology, boundary, workload)
             done: set[tuple[int, str]] = set()
             for connection in workload.connections:
                 if connection.external is not None:
@@ -169,24 +171,36 @@ def _edge(
 
 
 def _external(topology: Topology, boundary: Boundary, consumer: Workload, connection: Connection) -> None:
-    """Egress to networks outside, and the door to public hosts of the platform."""
+    """Egress to networks outside."""
     external = connection.external
     assert external is not None  # noqa: S101  the caller looked
-    if external.cidr:
-        if not floor_reason(topology.floor, external.cidr):
-            boundary.identities[consumer.identity].external.append(
-                (external.cidr, external.port, PROTOCOLS[external.protocol], ALLOW, connection.rule)
-            )
+    if external.cidr and not floor_reason(topology.floor, external.cidr):
+        boundary.identities[consumer.identity].external.append(
+            (external.cidr, external.port, PROTOCOLS[external.protocol], ALLOW, connection.rule)
+        )
+
+
+def _door(topology: Topology, boundary: Boundary, consumer: Workload) -> None:
+    """The way to public hosts of the platform: a listener of the consumer's own that knows those alone.
+
+    Through the north gateway's common one it would reach every public host by naming it.
+    """
+    declared = sorted(
+        (c for c in consumer.connections if c.external and c.external.host), key=lambda c: c.rule
+    )
+    if not declared:
         return
-    _pair(boundary, consumer.identity, IDENTITY_NORTH, topology.north_port, TCP, connection.rule)
+    first = declared[0]
     names = boundary.names.setdefault(consumer.identity, {})
-    names[external.host] = (topology.door4, topology.door6)
+    hosts = tuple(sorted({c.external.host for c in declared if c.external}))
+    names.update(dict.fromkeys(hosts, (topology.door4, topology.door6)))
+    port = first.listener_port
+    _pair(boundary, consumer.identity, IDENTITY_NORTH, port, TCP, first.rule)
+    boundary.doors.append(Door(f"door-{first.rule}", topology.north4, topology.north6, port, hosts))
     for address, target in ((topology.door4, topology.north4), (topology.door6, topology.north6)):
-        for port in topology.public_ports:
-            backends = (("gateway", target, topology.north_port),)
-            service = Service(consumer.identity, address, port, TCP, backends)
-            if service not in boundary.services[-4 * len(consumer.connections) :]:
-                boundary.services.append(service)
+        for public in topology.public_ports:
+            backends = (("gateway", target, port),)
+            boundary.services.append(Service(consumer.identity, address, public, TCP, backends))
 
 
 def _backends(workload: Workload, endpoint: Endpoint) -> tuple[tuple[Backend, ...], tuple[Backend, ...]]:

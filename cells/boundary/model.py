@@ -194,6 +194,17 @@ class Listener:
     caller: str
 
 
+@dataclass(frozen=True)
+class Door:
+    """The north gateway's door for one workload: to the public hosts that it declares, as a stranger."""
+
+    name: str
+    address4: str
+    address6: str
+    port: int
+    hosts: tuple[str, ...]
+
+
 @dataclass
 class Boundary:
     """The compiler's result for a plane."""
@@ -207,6 +218,7 @@ class Boundary:
     routes: list[Route] = field(default_factory=list)
     clusters: list[Cluster] = field(default_factory=list)
     listeners: list[Listener] = field(default_factory=list)
+    doors: list[Door] = field(default_factory=list)
     floor: tuple[tuple[str, str], ...] = ()
 
 

@@ -29,6 +29,8 @@ DEFAULT_PORT = 8080
 LARGEST_FILE = 64 * 1024
 #: A label of DNS holds 63; what isn't production adds its environment's name.
 LONGEST_HOST = 50
+#: Of a component: each has numbers of its own, and somebody has to read the diagram.
+MOST_ENDPOINTS, MOST_CONNECTIONS = 20, 100
 # `\Z`, since `$` also matches before a line's end.
 NAME = re.compile(r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?\Z")
 _HOST = re.compile(r"^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
@@ -212,6 +214,10 @@ def _endpoints(raw: Any, kind: str, name: str, project: str, where: str) -> dict
         raise SpecificationError(
             "endpoints are a mapping of names.", "endpoints: {http: {port: 8080}}", where
         )
+    if len(raw) > MOST_ENDPOINTS:
+        raise SpecificationError(
+            f"{len(raw)} endpoints are too many.", f"At most {MOST_ENDPOINTS} fit in a component.", where
+        )
     found: dict[str, Endpoint] = {}
     for key, value in raw.items():
         here = f"{where}.{key}"
@@ -304,6 +310,10 @@ def _health(raw: Any, endpoints: Mapping[str, Endpoint], where: str) -> Health:
 def _connections(raw: Any, project: str, where: str) -> tuple[Connection, ...]:
     if not isinstance(raw, list):
         raise SpecificationError("connections are a list.", "connections: [{to: api}]", where)
+    if len(raw) > MOST_CONNECTIONS:
+        raise SpecificationError(
+            f"{len(raw)} connections are too many.", f"At most {MOST_CONNECTIONS} fit in a component.", where
+        )
     found = []
     for number, item in enumerate(raw):
         here = f"{where}[{number}]"

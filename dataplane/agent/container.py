@@ -14,7 +14,6 @@ from infra.config import Config
 LABEL = "cytoplane.net"
 #: Users of workloads: a range for each address, below those of builds.
 _FIRST_UID, _UIDS = 1 << 20, 1 << 16
-_LAST_NUMBER = (1 << 15) - 32
 #: CPU time is given in slices of this many microseconds.
 _PERIOD = 100_000
 _SCRATCH_MIB = 64
@@ -47,7 +46,7 @@ def write_shared_files(config: Config) -> None:
 
 
 def _ids(number: int) -> list[dict[str, int]]:
-    if not 0 <= number <= _LAST_NUMBER:
+    if not 0 <= number <= addresses.REPLICA_LAST:
         raise ValueError(f"workload {number} has no range of user ids")
     return [{"container_id": 0, "host_id": _FIRST_UID + number * _UIDS, "size": _UIDS}]
 

@@ -158,6 +158,13 @@ class Builder:
             raise BuildFailed("source-rejected", reason="its archive can't be unpacked")
         archive.unlink()
         specification = self._specification(job, source)
+        # All that we read of the source and write beside it, before anything of it has run.
+        instructions: dict[str, Path] = {}
+        for component in specification.components.values():
+            if component.path not in instructions:
+                file = folder / f"Containerfile-{len(instructions)}"
+                file.write_text(plans.containerfile(component.builder, source / component.path))
+                instructions[component.path] = file
         images: dict[str, str] = {}
         built: dict[str, str] = {}
         for name, component in specification.components.items():
@@ -165,9 +172,7 @@ class Builder:
                 where = "" if component.path == "." else f" in {component.path}"
                 writer.say(f"-----> Building {name}{where} ({component.builder})\n")
                 begun = time.monotonic()
-                instructions = folder / "Containerfile"
-                instructions.write_text(plans.containerfile(component.builder, source / component.path))
-                tag = runner.build(name, source / component.path, instructions)
+                tag = runner.build(name, source / component.path, instructions[component.path])
                 built[component.path] = runner.push(self.control, tag)
                 writer.say(f"       Built in {time.monotonic() - begun:.1f} s\n")
             images[name] = built[component.path]

@@ -1,7 +1,8 @@
 """From the boundary's gateway section to Envoy's resources. Pure functions; see ``files`` for writing.
 
-North: one listener, routes by claimed host. East and west: a listener for each connection, on the
-provider cell's gateway address; only its consumer's identity can reach it, so the caller is known.
+North: one listener, routes by claimed host, and a door for each workload that declares public hosts.
+East and west: a listener for each connection, on the provider cell's gateway address; only its
+consumer's identity can reach it, so the caller is known.
 """
 
 from __future__ import annotations
@@ -101,23 +102,26 @@ def assignment(name: str, backends: list[list[Any]]) -> dict[str, Any]:
 
 
 def north_routes(gateway: dict[str, Any], apps_port: int) -> dict[str, Any]:
-    """Public hosts; with and without the port, as clients send either."""
-    hosts = []
-    for number, route in enumerate(gateway["routes"]):
-        host = route["host"]
-        hosts.append(
-            {
-                "name": f"h{number}",
-                "domains": [host, f"{host}:{apps_port}", f"{host}:{addresses.NORTH_HTTP_PORT}"]
-                if apps_port != addresses.NORTH_HTTP_PORT
-                else [host, f"{host}:{apps_port}"],
-                "routes": [{"match": {"prefix": "/"}, "route": _route(route["cluster"])}],
-            }
-        )
+    """Public hosts, as everybody outside reaches them."""
     return {
         "@type": f"{TYPE}.config.route.v3.RouteConfiguration",
-        "name": "north",
-        "virtual_hosts": hosts,
+        **_public("north", gateway["routes"], apps_port),
+    }
+
+
+def _public(name: str, routes: list[dict[str, Any]], apps_port: int) -> dict[str, Any]:
+    """Routes by host name, with and without the port, as clients send either."""
+    ports = sorted({apps_port, addresses.NORTH_HTTP_PORT})
+    return {
+        "name": name,
+        "virtual_hosts": [
+            {
+                "name": f"h{number}",
+                "domains": [route["host"], *(f"{route['host']}:{port}" for port in ports)],
+                "routes": [{"match": {"prefix": "/"}, "route": _route(route["cluster"])}],
+            }
+            for number, route in enumerate(routes)
+        ],
         "request_headers_to_remove": _PLATFORM_HEADERS,
         "response_headers_to_remove": [*_PLATFORM_HEADERS, "x-envoy-upstream-service-time"],
     }
@@ -162,9 +166,13 @@ def listeners(config: Config, gateway: dict[str, Any]) -> list[dict[str, Any]]:
                     "config_source": _source(config.gateway_dir / "rds.json"),
                 }
             },
-            trusted=False,
         )
     ]
+    for entry in gateway.get("doors", []):
+        # The caller is a stranger here, as the internet is; but one that may call only what it declares.
+        open_to = [route for route in gateway["routes"] if route["host"] in entry["hosts"]]
+        routes = {**_public(entry["name"], open_to, config.apps_port), "validate_clusters": False}
+        found.append(_listener_of(entry, {"route_config": routes}))
     for entry in gateway["listeners"]:
         routes = {
             "name": entry["name"],
@@ -186,22 +194,15 @@ def listeners(config: Config, gateway: dict[str, Any]) -> list[dict[str, Any]]:
             "request_headers_to_remove": _PLATFORM_HEADERS[1:],
             "response_headers_to_remove": [*_PLATFORM_HEADERS, "x-envoy-upstream-service-time"],
         }
-        found.append(
-            _listener(
-                entry["name"],
-                entry["address4"],
-                entry["address6"],
-                entry["port"],
-                {"route_config": routes},
-                trusted=True,
-            )
-        )
+        found.append(_listener_of(entry, {"route_config": routes}))
     return found
 
 
-def _listener(
-    name: str, v4: str, v6: str, port: int, routes: dict[str, Any], *, trusted: bool
-) -> dict[str, Any]:
+def _listener_of(entry: dict[str, Any], routes: dict[str, Any]) -> dict[str, Any]:
+    return _listener(entry["name"], entry["address4"], entry["address6"], entry["port"], routes)
+
+
+def _listener(name: str, v4: str, v6: str, port: int, routes: dict[str, Any]) -> dict[str, Any]:
     manager = {
         "@type": f"{TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,

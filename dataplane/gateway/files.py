@@ -107,7 +107,7 @@ class Gateway:
         bootstrap.write_text(json.dumps(envoy.bootstrap(self._config), indent=1))
         bootstrap.chmod(0o644)
         if not (self._folder / "lds.json").exists():
-            self.apply({"routes": [], "clusters": [], "listeners": []})
+            self.apply({"routes": [], "clusters": [], "listeners": [], "doors": []})
 
     def pending(self, expected: dict[str, str]) -> list[str]:
         """Files that Envoy hasn't taken over yet; all of them if it doesn't answer."""

@@ -8,6 +8,7 @@ from django.db import connection
 from django.utils import timezone
 
 from controlplane.errors import CytoplaneError
+from dataplane import addresses
 from dataplane.planes.models import Plane, ReplicaAddress
 
 #: kind → (first, last or None). Ranges of indexes are those of dataplane.addresses.
@@ -15,22 +16,27 @@ KINDS: dict[str, tuple[int, int | None]] = {
     "identity": (256, None),
     "cell": (1, None),
     "rule": (1000, None),
-    "gateway": (0, 511),
+    "gateway": (0, addresses.CELL_GATEWAYS - 1),
     "service": (16, 65000),
     "listener": (10000, 60000),
+    "door": (10000, 60000),
 }
 REST = timedelta(minutes=10)
-FIRST_REPLICA, LAST_REPLICA = 1024, 65000
+FIRST_REPLICA, LAST_REPLICA = addresses.REPLICA_FIRST, addresses.REPLICA_LAST
 
 
-def allocate(kind: str) -> int:
-    """The next number of ``kind``; the row's lock makes two callers get two numbers."""
+def allocate(kind: str, scope: int | None = None) -> int:
+    """The next number of ``kind``, counted for each ``scope`` (a tenant) if there is one.
+
+    The row's lock makes two callers get two numbers. Raises ``unavailable`` when all are given out.
+    """
     first, last = KINDS[kind]
+    name = kind if scope is None else f"{kind}:{scope}"
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO planes_sequence (kind, next) VALUES (%s, %s) "
             "ON CONFLICT (kind) DO UPDATE SET next = planes_sequence.next + 1 RETURNING next",
-            [kind, first],
+            [name, first],
         )
         number = cursor.fetchone()[0]
     if last is not None and number > last:

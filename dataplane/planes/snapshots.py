@@ -175,6 +175,16 @@ def encode(boundary: Boundary) -> dict[str, Any]:
                 }
                 for item in boundary.listeners
             ],
+            "doors": [
+                {
+                    "name": item.name,
+                    "address4": item.address4,
+                    "address6": item.address6,
+                    "port": item.port,
+                    "hosts": list(item.hosts),
+                }
+                for item in boundary.doors
+            ],
         },
     }
 

@@ -176,7 +176,7 @@ def _workload(
     for component in (declared, coming.get(name)):
         for connection in component.connections if component else ():
             if connection.key in numbers:
-                made = _connection(cell, connection, numbers[connection.key], targets)
+                made = _connection(cell, row, connection, numbers[connection.key], targets)
                 if made is not None:
                     connections[connection.key] = made
     return model.Workload(
@@ -190,11 +190,16 @@ def _workload(
     )
 
 
-def _connection(cell: Cell, connection, number, targets: dict) -> model.Connection | None:  # type: ignore[no-untyped-def]
+def _connection(cell: Cell, row: Workload, connection, number, targets: dict) -> model.Connection | None:  # type: ignore[no-untyped-def]
     if connection.external is not None:
         e = connection.external
         external = model.External(port=e.port, protocol=e.protocol, cidr=e.cidr, host=e.host)
-        return model.Connection(rule=number.rule, name=connection.name, external=external)
+        return model.Connection(
+            rule=number.rule,
+            name=connection.name,
+            external=external,
+            listener_port=row.door_port or 0,
+        )
     project, _, rest = connection.to.partition("/")
     component, _, endpoint = rest.partition(".")
     found = targets.get((cell.project.tenant_id, cell.environment_id, project, component))

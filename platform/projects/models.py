@@ -106,6 +106,8 @@ class Workload(models.Model):
     component = models.ForeignKey(Component, on_delete=models.CASCADE, related_name="workloads")
     identity = models.BigIntegerField(unique=True)
     service_index = models.IntegerField(unique=True)
+    #: Port of the north gateway's door to the public hosts that it declares; given with the first one.
+    door_port = models.IntegerField(unique=True, null=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["cell", "component"], name="one_workload")]
@@ -128,7 +130,8 @@ class Endpoint(models.Model):
 class Connection(models.Model):
     """A declared edge of a workload, with its rule number and its gateway listener's port.
 
-    ``key`` is what it was declared as: ``project/component.endpoint`` or ``external:…``.
+    ``key`` is what it was declared as: ``project/component.endpoint`` or ``external:…``. Listeners of
+    a tenant's connections are on gateways of its own cells, so their ports are counted for each tenant.
     """
 
     workload = models.ForeignKey(Workload, on_delete=models.CASCADE, related_name="connections")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -324,3 +325,17 @@ def test_no_text_gets_past_as_another_exception(text: str) -> None:
         read(text, procfile=text)
     except SpecificationError as error:
         assert error.where
+
+
+@pytest.mark.parametrize(
+    ("part", "many"),
+    [
+        ("connections", [{"to": f"api{n}"} for n in range(101)]),
+        ("endpoints", {f"e{n}": 8000 + n for n in range(21)}),
+    ],
+)
+def test_a_component_that_declares_too_much_is_told_the_bound(part: str, many: object) -> None:
+    text = yaml.safe_dump({"components": {"web": {"command": "exec serve", part: many}}})
+    with pytest.raises(SpecificationError) as caught:
+        parse({"cytoplane.yaml": text}, project="shop", detected={".": "python"})
+    assert "too many" in caught.value.message

@@ -104,7 +104,9 @@ def topologies(draw: st.DrawFn) -> Topology:
             external = model.External(80, "http", host=destination)
         else:
             external = model.External(port, draw(st.sampled_from(("tcp", "udp"))), cidr=destination)
-        found[consumer.identity].append(model.Connection(rule, f"X{rule}", external=external))
+        found[consumer.identity].append(
+            model.Connection(rule, f"X{rule}", external=external, listener_port=next(listeners))
+        )
     connected = tuple(
         replace(
             cell,
@@ -230,6 +232,7 @@ def normal(boundary: Boundary) -> dict[str, Any]:
         "listeners": sorted(
             (i.name, i.address4, i.address6, i.port, i.cluster, i.caller) for i in boundary.listeners
         ),
+        "doors": sorted((d.name, d.address4, d.address6, d.port, d.hosts) for d in boundary.doors),
         "floor": boundary.floor,
     }
 

@@ -66,15 +66,15 @@ FILES = {
 class Attacker:
     """Code runs in globex's containers."""
 
-    def __init__(self, installation: Installation) -> None:
-        self._installation = installation
+    def __init__(self, installation: Installation, user: str = "foothold", root: str = "rooted") -> None:
+        self._installation, self._hosts = installation, (user, root)
 
     def _url(self) -> str:
         return f"http://127.0.0.1:{self._installation.config.apps_port}"
 
     def run(self, code: str, *, root: bool) -> Any:
         """The last line that ``code`` prints, as JSON."""
-        host = f"{'rooted' if root else 'foothold'}.globex.{self._installation.config.apps_domain}"
+        host = f"{self._hosts[root]}.globex.{self._installation.config.apps_domain}"
         with httpx.Client(base_url=self._url(), headers={"Host": host}, timeout=20) as client:
             number = client.post("/", content=code.encode()).raise_for_status().text
             end = time.monotonic() + 200

@@ -131,6 +131,9 @@ def targets(installation: Installation) -> list[tuple[str, int]]:
         own = addresses.workload(config, number)
         for port in (80, 8080, 9901, 10000, 10001, addresses.INDEX_PROXY_PORT, config.apps_port):
             found += [(own.v4, port), (own.v6, port)]
+    for cell in range(4):
+        for address in addresses.cell_gateway(config, cell):
+            found += [(address, port) for port in (8080, 9000, 9901, 10000, 10001)]
     found += [(addresses.workload(config, addresses.RESOLVER).v4, port) for port in (22, 80, 853)]
     # The node by each of its addresses; loopback tricks; link-local; metadata.
     for host in (

@@ -9,6 +9,7 @@ import time
 import httpx
 import pytest
 
+from tests.e2e.attacker import FILES, Attacker
 from tests.e2e.installation import Installation, source
 
 pytestmark = [pytest.mark.live, pytest.mark.root]
@@ -34,6 +35,50 @@ def test_the_caller_header_of_the_platform_cannot_be_forged_from_outside(install
     assert "x-cytoplane-caller" not in seen
     assert installation.get("echo.acme", **{"X_Cytoplane_Caller": "component/1"}).status_code in (400, 200)
     assert "x_cytoplane_caller" not in installation.get("echo.acme", **{"X_Cytoplane_Caller": "1"}).text
+
+
+DOOR = """
+import http.client, json, os
+found = {}
+for name in ("storefront.acme", "handbook.acme", "foothold.globex"):
+    host = name + "." + %(domain)r
+    try:
+        connection = http.client.HTTPConnection(%(first)r, %(port)r, timeout=3)
+        connection.request("GET", "/", headers={"Host": host, "X-Cytoplane-Caller": "acme/storefront/web"})
+        found[name] = connection.getresponse().status
+    except OSError as error:
+        found[name] = str(error)
+try:
+    http.client.HTTPConnection("handbook.acme." + %(domain)r, 80, timeout=3).connect()
+    found["resolved"] = True
+except OSError:
+    found["resolved"] = False
+print(json.dumps(found))
+"""
+
+
+def test_a_declared_public_host_of_another_tenant_is_reached_as_a_stranger_and_no_other(
+    installation: Installation, attacker: Attacker
+) -> None:
+    domain, port = installation.config.apps_domain, installation.config.apps_port
+    files = dict(FILES)
+    files["cytoplane.yaml"] = FILES["cytoplane.yaml"].replace("host: foothold}", "host: visitor}") + (
+        f"    connections:\n      - external: {{host: storefront.acme.{domain}, port: {port}, protocol: http}}\n"
+    )
+    # The declaration is the last component's; the first one goes without.
+    files["cytoplane.yaml"] = files["cytoplane.yaml"].replace("host: rooted}", "host: caller}")
+    assert installation.project("globex", "visitor").push(files).accepted
+    first = f"storefront.acme.{domain}"
+    code = DOOR % {"domain": domain, "first": first, "port": port}
+    declared = Attacker(installation, user="visitor", root="caller").run(code, root=True)
+    assert declared == {
+        "storefront.acme": 200,
+        "handbook.acme": 404,
+        "foothold.globex": 404,
+        "resolved": False,
+    }
+    undeclared = attacker.run(code, root=False)
+    assert not [answer for answer in undeclared.values() if isinstance(answer, int) and answer is not False]
 
 
 def test_no_request_fails_while_a_release_replaces_another(installation: Installation) -> None:
