@@ -37,6 +37,7 @@ REASONS: dict[int, Reason] = {
     21: Reason("NO_SERVICE", "The service address has no such port."),
     22: Reason("NODE", "Node addresses are closed to workloads."),
     23: Reason("REVOKED", "The declaration that allowed this flow was taken back."),
+    24: Reason("NAME", "No declared connection leads to this name, so the resolver doesn't know it."),
 }
 
 CODES: dict[str, int] = {reason.code: number for number, reason in REASONS.items()}

@@ -25,3 +25,4 @@
 #define REASON_NO_SERVICE 21
 #define REASON_NODE 22
 #define REASON_REVOKED 23
+#define REASON_NAME 24		/* the resolver's; no program gives it */

@@ -20,6 +20,7 @@ import httpx
 from dataplane import addresses
 from dataplane.agent import container, kernel, network, podman, state
 from dataplane.agent.logs import Tail
+from dataplane.agent.names import NameDenials
 from dataplane.agent.replica import ReplicaWorker
 from dataplane.client import ControlPlane, NotEnrolled, Refused, write_private
 from dataplane.gateway.files import Gateway
@@ -59,6 +60,7 @@ class Agent:
         self._lines: deque[dict[str, Any]] = deque(maxlen=_MOST_PENDING)
         self._flows: deque[dict[str, Any]] = deque(maxlen=_MOST_PENDING)
         self._sent: dict[str, dict[str, Any]] = {}
+        self._names: NameDenials | None = None
         self._state_file = config.agent_dir / "state.json"
 
     @property
@@ -83,6 +85,7 @@ class Agent:
         self._kernel = kernel.Kernel(self.config)
         # The gateway starts as soon as its namespace is there, so its files come first.
         self.gateway.start_files()
+        self._names = NameDenials(self.config)
         self.kernel.ensure_platform()
         log.info("kernel side and platform namespaces are up")
 
@@ -265,6 +268,8 @@ class Agent:
             if flow.reason in _HOUSEKEEPING:
                 continue
             self._flows.append(flow.__dict__)
+        if self._names is not None:
+            self._flows.extend(self._names.take())
         for key in list(self.workers):
             tail = self._tails.get(key)
             if tail is None:

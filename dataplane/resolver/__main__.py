@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from dataplane import addresses
+from dataplane.resolver.denials import Denials, path_in
 from dataplane.resolver.server import serve
 from dataplane.resolver.table import Table
 from infra import config as installation
@@ -15,7 +16,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     config = installation.load()
     own = addresses.workload(config, addresses.RESOLVER)
-    asyncio.run(serve(Table(config.resolver_dir / "table.json"), [own.v4, own.v6]))
+    denials = Denials(path_in(config.resolver_dir))
+    asyncio.run(serve(Table(config.resolver_dir / "table.json"), denials, [own.v4, own.v6]))
 
 
 if __name__ == "__main__":

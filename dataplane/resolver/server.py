@@ -14,6 +14,7 @@ import struct
 from dnslib import AAAA, EDNS0, QTYPE, RCODE, RR, A, DNSHeader, DNSRecord, EDNSOption
 from dnslib.dns import DNSError
 
+from dataplane.resolver.denials import Denials
 from dataplane.resolver.table import Table
 
 log = logging.getLogger("cytoplane.resolver")
@@ -22,11 +23,12 @@ TTL = 5
 _PROHIBITED = 18
 _LARGEST_UDP = 1232
 _TCP_IDLE = 10.0
+REPORT_SECONDS = 1.0
 _MOST_TCP = 256
 
 
-def answer(table: Table, asker: str, data: bytes) -> bytes | None:
-    """The response to a query; None to what isn't one."""
+def answer(table: Table, asker: str, data: bytes, denials: Denials | None = None) -> bytes | None:
+    """The response to a query; None to what isn't one. Names in vain are noted in ``denials``."""
     try:
         query = DNSRecord.parse(data)
     except (DNSError, struct.error, ValueError, IndexError, UnicodeError):
@@ -46,6 +48,8 @@ def answer(table: Table, asker: str, data: bytes) -> bytes | None:
     if found is None:
         reply.header.rcode, reason = RCODE.REFUSED, "unknown asker"
     elif not found:
+        if denials is not None:
+            denials.note(table.identity(asker), table.plain(str(query.q.qname)))
         reply.header.rcode, reason = RCODE.NXDOMAIN, "no declared connection reaches this name"
     else:
         for address in found:
@@ -61,20 +65,20 @@ def answer(table: Table, asker: str, data: bytes) -> bytes | None:
 
 
 class _Udp(asyncio.DatagramProtocol):
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, table: Table, denials: Denials) -> None:
+        self._table, self._denials = table, denials
 
     def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr) -> None:  # type: ignore[no-untyped-def]
         self._table.refresh()
-        response = answer(self._table, addr[0], data)
+        response = answer(self._table, addr[0], data, self._denials)
         if response is not None:
             self._transport.sendto(response, addr)
 
 
-async def serve(table: Table, addresses: list[str], port: int = 53) -> None:
+async def serve(table: Table, denials: Denials, addresses: list[str], port: int = 53) -> None:
     """Answer on all addresses until cancelled."""
     loop = asyncio.get_running_loop()
     places = asyncio.Semaphore(_MOST_TCP)
@@ -86,7 +90,7 @@ async def serve(table: Table, addresses: list[str], port: int = 53) -> None:
                     size = await asyncio.wait_for(reader.readexactly(2), _TCP_IDLE)
                     data = await asyncio.wait_for(reader.readexactly(int.from_bytes(size)), _TCP_IDLE)
                     table.refresh()
-                    response = answer(table, writer.get_extra_info("peername")[0], data)
+                    response = answer(table, writer.get_extra_info("peername")[0], data, denials)
                     if response is None:
                         break
                     writer.write(struct.pack("!H", len(response)) + response)
@@ -94,6 +98,8 @@ async def serve(table: Table, addresses: list[str], port: int = 53) -> None:
             writer.close()
 
     for address in addresses:
-        await loop.create_datagram_endpoint(lambda: _Udp(table), local_addr=(address, port))
+        await loop.create_datagram_endpoint(lambda: _Udp(table, denials), local_addr=(address, port))
         await asyncio.start_server(tcp, address, port)
-    await asyncio.Event().wait()
+    while True:
+        await asyncio.sleep(REPORT_SECONDS)
+        denials.send()

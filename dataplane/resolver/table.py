@@ -38,10 +38,19 @@ class Table:
 
     def lookup(self, asker: str, name: str) -> list[str] | None:
         """Addresses of a name for an asker; None where the asker isn't known at all."""
+        identity = self._identity(asker)
+        return None if identity is None else self._names.get(identity, {}).get(self.plain(name), [])
+
+    def identity(self, asker: str) -> int:
+        """Who asks; 0 for nobody that is known."""
+        return int(self._identity(asker) or 0)
+
+    def _identity(self, asker: str) -> str | None:
         address = ipaddress.ip_address(asker.partition("%")[0])
         mapped = getattr(address, "ipv4_mapped", None)
-        identity = self._askers.get(str(mapped or address))
-        if identity is None:
-            return None
-        plain = name.rstrip(".").lower()
-        return self._names.get(identity, {}).get(plain.removesuffix(SUFFIX), [])
+        return self._askers.get(str(mapped or address))
+
+    @staticmethod
+    def plain(name: str) -> str:
+        """A name as the table has it: lower case, without the platform's suffix."""
+        return name.rstrip(".").lower().removesuffix(SUFFIX)

@@ -67,7 +67,7 @@ def record_flows(plane: Plane, flows: list[dict[str, Any]]) -> int:
             minute,
             source,
             destination,
-            str(flow.get("remote", ""))[:45],
+            str(flow.get("remote", "")).replace("\0", "")[:253],
             _whole(flow.get("port"), 65535),
             _whole(flow.get("protocol"), 255),
             direction,

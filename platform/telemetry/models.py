@@ -9,14 +9,15 @@ class Edge(models.Model):
     """Flows between two ends in a minute, one row for each verdict and reason.
 
     ``source`` and ``destination`` are workload identities or reserved ones; ``remote`` is the
-    address where the other end isn't the platform's or the claim can't be believed.
+    address where the other end isn't the platform's or the claim can't be believed, or the name that
+    was asked for in vain.
     """
 
     cell = models.ForeignKey("projects.Cell", on_delete=models.CASCADE, related_name="edges")
     minute = models.DateTimeField()
     source = models.BigIntegerField()
     destination = models.BigIntegerField()
-    remote = models.CharField(max_length=45, blank=True)
+    remote = models.CharField(max_length=253, blank=True)
     port = models.PositiveIntegerField()
     protocol = models.PositiveSmallIntegerField()
     direction = models.PositiveSmallIntegerField()
