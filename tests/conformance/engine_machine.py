@@ -18,7 +18,8 @@ from cells.boundary import compile_topology
 from dataplane.agent import network
 from dataplane.agent.namespaces import run_in
 from infra.config import Config
-from tests.conformance.oracle import CONTAINER, SERVICE
+from tests.conformance.names import Resolver
+from tests.conformance.oracle import CONTAINER, NAME, SERVICE
 from tests.conformance.relay import Relay
 from tests.conformance.world import Port, Thing, World, index_of, topology
 
@@ -79,6 +80,7 @@ class MachineEngine:
             pairs.append(network.Address(v4, v6, identity))
         self.gateway = network.connect(config, tables, "gateway", 2, pairs, hooked=False)
         self.relay = Relay(self.gateway, self.boundary)
+        self.resolver = Resolver(config, tables, self.boundary)
         threading.Thread(target=self._answer, daemon=True).start()
 
     def _listen(self, thing: Thing) -> None:
@@ -142,6 +144,8 @@ class MachineEngine:
     def _target(self, probe: Probe) -> tuple[Port, str]:
         callee = self.world.thing(probe.callee)
         port = next(p for p in callee.ports if p.name == probe.port)
+        if probe.way == NAME:
+            return port, self.resolver.look_up(f"{callee.name}.{callee.project}", probe.family)
         index = index_of(callee)
         ranges: dict[tuple[str, int], Any] = {
             (SERVICE, 4): self.config.services4,
@@ -157,6 +161,8 @@ class MachineEngine:
         waiting: Any = selectors.DefaultSelector()
         for probe in probes:
             port, address = self._target(probe)
+            if not address:
+                continue
             kind = socket.SOCK_STREAM if port.is_tcp else socket.SOCK_DGRAM
             client = socket.socket(socket.AF_INET6 if probe.family == 6 else socket.AF_INET, kind)
             client.setblocking(False)
@@ -191,6 +197,7 @@ class MachineEngine:
     def close(self) -> None:
         self._closed.set()
         self.relay.close()
+        self.resolver.close()
         for key in list(self._selector.get_map().values()):
             key.fileobj.close()
         for thing in self.world.things:

@@ -1,14 +1,14 @@
 """The rules of the cell boundary in other words. It never calls the compiler.
 
 A call is described by what a person sees: who calls whom, on which port, and by which way
-(the service's address or the container's own).
+(the component's name, the service's address or the container's own).
 """
 
 from __future__ import annotations
 
 from tests.conformance.world import Port, Thing, World
 
-SERVICE, CONTAINER = "service", "container"
+SERVICE, CONTAINER, NAME = "service", "container", "name"
 
 
 def answers(world: World, caller: Thing, callee: Thing, port: Port, way: str) -> bool:
@@ -35,6 +35,22 @@ def answers(world: World, caller: Thing, callee: Thing, port: Port, way: str) ->
         return False
     # What must pass a gateway can't be had behind the gateway's back.
     return not (by_gateway and way == CONTAINER)
+
+
+def by_name(world: World, caller: Thing, callee: Thing, port: Port) -> str:
+    """Whose process answers when the caller uses the callee's name, `component.project`; "" for nobody.
+
+    A name means what it means to whoever says it: the namesake in the caller's own surroundings, never
+    somebody else's.
+    """
+    for thing in world.things:
+        if strangers(caller, thing) or (thing.name, thing.project) != (callee.name, callee.project):
+            continue
+        for twin in thing.ports:
+            same = (twin.number, twin.is_tcp) == (port.number, port.is_tcp)
+            if same and answers(world, caller, thing, twin, SERVICE):
+                return str(thing.identity)
+    return ""
 
 
 def strangers(one: Thing, other: Thing) -> bool:

@@ -28,7 +28,7 @@ def probes_of(world: World) -> list[Probe]:
     for caller in world.things:
         for callee in world.things:
             for port in callee.ports:
-                for way in (oracle.SERVICE, oracle.CONTAINER):
+                for way in (oracle.NAME, oracle.SERVICE, oracle.CONTAINER):
                     for family in (4, 6):
                         hooked = caller is callee or dice.random() > 0.1
                         found.append(Probe(caller.identity, callee.identity, port.name, way, family, hooked))
@@ -39,8 +39,10 @@ def expected(world: World, probe: Probe) -> str:
     """The answer that the oracle expects: the callee's identity, or nobody's."""
     caller, callee = world.thing(probe.caller), world.thing(probe.callee)
     port = next(p for p in callee.ports if p.name == probe.port)
-    if not probe.hooked and probe.way == oracle.SERVICE:
+    if not probe.hooked and probe.way != oracle.CONTAINER:
         return ""  # a service address on the wire means nothing
+    if probe.way == oracle.NAME:
+        return oracle.by_name(world, caller, callee, port)
     return str(callee.identity) if oracle.answers(world, caller, callee, port, probe.way) else ""
 
 
