@@ -7,7 +7,7 @@ What is in force is read back from the maps, so an agent that restarts continues
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -319,10 +319,12 @@ class Tables:
         return self._cached_services
 
     # What the programs saw.
-    def drain_flows(self) -> list[Flow]:
-        """Take all aggregated flows out of the kernel."""
+    def drain_flows(self, mine: Callable[[int], bool] = lambda source: True) -> list[Flow]:
+        """Take aggregated flows out of the kernel, of those sources that ``mine`` is true for."""
         flows = []
         for key in self._maps["edges"].keys():
+            if not mine(layout.EDGE.unpack(key)[0]):
+                continue
             value = self._maps["edges"].get(key)
             if value is None:
                 continue

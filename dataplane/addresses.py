@@ -26,8 +26,9 @@ IDENTITY_NODE = 1
 IDENTITY_WORLD = 2
 IDENTITY_GATEWAY_NORTH = 3
 IDENTITY_RESOLVER = 4
-IDENTITY_BUILD = 5
 IDENTITY_INDEX_PROXY = 6
+#: One for each build slot, so that what a build tried is told apart from what its neighbour tried.
+IDENTITY_BUILDS = tuple(range(16, 16 + BUILD_SLOTS))
 
 NORTH_HTTP_PORT = 8080
 INDEX_PROXY_PORT = 3141

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dataplane.addresses import (
-    IDENTITY_BUILD,
+    IDENTITY_BUILDS,
     IDENTITY_GATEWAY_NORTH,
     IDENTITY_INDEX_PROXY,
     IDENTITY_NODE,
@@ -21,7 +21,7 @@ from web.picture import EAST, INSIDE, NORTH, SOUTH, WEST, End
 _PLATFORM = {
     IDENTITY_NODE: ("The node", "node"),
     IDENTITY_RESOLVER: ("Resolver", "unknown"),
-    IDENTITY_BUILD: ("A build", "hammer"),
+    **dict.fromkeys(IDENTITY_BUILDS, ("A build", "hammer")),
     IDENTITY_INDEX_PROXY: ("Package index proxy", "unknown"),
 }
 

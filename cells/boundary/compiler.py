@@ -13,7 +13,7 @@ from cells.boundary.model import (
     EGRESS,
     ICMP,
     ICMPV6,
-    IDENTITY_BUILD,
+    IDENTITY_BUILDS,
     IDENTITY_INDEX,
     IDENTITY_NODE,
     IDENTITY_NORTH,
@@ -78,7 +78,7 @@ def compile_topology(topology: Topology) -> Boundary:
 
 def _platform(topology: Topology, boundary: Boundary) -> None:
     """The platform's own parts: north gateway, resolver, builds and their index."""
-    for identity in (IDENTITY_NORTH, IDENTITY_RESOLVER, IDENTITY_BUILD, IDENTITY_INDEX):
+    for identity in (IDENTITY_NORTH, IDENTITY_RESOLVER, IDENTITY_INDEX, *IDENTITY_BUILDS):
         boundary.identities[identity] = IdentityPolicy(0)
     for address, identity, part in (
         (topology.north4, IDENTITY_NORTH, "gateway"),
@@ -95,10 +95,11 @@ def _platform(topology: Topology, boundary: Boundary) -> None:
     for protocol in (UDP, TCP):
         # Anybody's workload may ask, nobody from outside the platform: deny beats allow.
         _put(boundary, IDENTITY_RESOLVER, 0, 53, protocol, INGRESS, RULE_RESOLVER)
-        for remote in (IDENTITY_WORLD, IDENTITY_NODE, IDENTITY_BUILD):
+        for remote in (IDENTITY_WORLD, IDENTITY_NODE, *IDENTITY_BUILDS):
             entry = (remote, 53, protocol, INGRESS, DENY, RULE_RESOLVER)
             boundary.identities[IDENTITY_RESOLVER].policy.append(entry)
-    _pair(boundary, IDENTITY_BUILD, IDENTITY_INDEX, topology.index_port, TCP, RULE_BUILD)
+    for build in IDENTITY_BUILDS:
+        _pair(boundary, build, IDENTITY_INDEX, topology.index_port, TCP, RULE_BUILD)
 
 
 def _workload(topology: Topology, boundary: Boundary, cell: Cell, workload: Workload) -> None:

@@ -13,7 +13,9 @@ EGRESS, INGRESS = 0, 1
 ALLOW, DENY = 1, 2
 
 IDENTITY_NODE, IDENTITY_WORLD, IDENTITY_NORTH, IDENTITY_RESOLVER = 1, 2, 3, 4
-IDENTITY_BUILD, IDENTITY_INDEX = 5, 6
+IDENTITY_INDEX = 6
+#: As dataplane.addresses has them, which this can't import.
+IDENTITY_BUILDS = (16, 17)
 
 #: Rules of the platform itself, below every allocated number.
 RULE_RESOLVER, RULE_NORTH, RULE_BUILD, RULE_SELF, RULE_FLOOR = 1, 2, 3, 4, 5

@@ -93,7 +93,7 @@ class Kernel:
             ("resolver", addresses.RESOLVER, addresses.IDENTITY_RESOLVER, True),
             ("index", addresses.INDEX_PROXY, addresses.IDENTITY_INDEX_PROXY, True),
             *(
-                (f"build-{slot}", addresses.BUILD_FIRST + slot, addresses.IDENTITY_BUILD, True)
+                (f"build-{slot}", addresses.BUILD_FIRST + slot, addresses.IDENTITY_BUILDS[slot], True)
                 for slot in range(addresses.BUILD_SLOTS)
             ),
         ):
@@ -188,7 +188,8 @@ class Kernel:
     # What the kernel says.
     def flows(self) -> list[Flow]:
         with self._lock:
-            return self._tables.drain_flows()
+            # A build's are its builder's to take: they belong into that build's log.
+            return self._tables.drain_flows(lambda source: source not in addresses.IDENTITY_BUILDS)
 
     def health(self) -> list[str]:
         """What is wrong with the kernel side, as sentences."""

@@ -13,7 +13,7 @@ import httpx
 
 from cells.specification import Specification, SpecificationError, parse
 from dataplane.agent.network import path_of
-from dataplane.builder import detect, plans
+from dataplane.builder import detect, plans, refusals
 from dataplane.builder.images import BuildFailed, Cancelled, Job, Runner
 from dataplane.client import ControlPlane, NotEnrolled, Refused
 from infra.config import Config
@@ -148,6 +148,7 @@ class Builder:
 
     def _build(self, job: Job, runner: Runner, writer: LogWriter) -> dict[str, Any]:
         folder = runner.prepare()
+        refusals.take(self.config, runner.slot)  # an earlier build's
         source = folder / "source"
         archive = folder / "source.tar"
         self.control.download(f"/builder/builds/{job.number}/source", archive)
@@ -172,7 +173,11 @@ class Builder:
                 where = "" if component.path == "." else f" in {component.path}"
                 writer.say(f"-----> Building {name}{where} ({component.builder})\n")
                 begun = time.monotonic()
-                tag = runner.build(name, source / component.path, instructions[component.path])
+                try:
+                    tag = runner.build(name, source / component.path, instructions[component.path])
+                finally:
+                    for line in refusals.lines(refusals.take(self.config, runner.slot)):
+                        writer.say(line)
                 built[component.path] = runner.push(self.control, tag)
                 writer.say(f"       Built in {time.monotonic() - begun:.1f} s\n")
             images[name] = built[component.path]

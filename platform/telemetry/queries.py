@@ -23,7 +23,7 @@ PARTS = {
     addresses.IDENTITY_WORLD: "internet",
     addresses.IDENTITY_GATEWAY_NORTH: "gateway",
     addresses.IDENTITY_RESOLVER: "resolver",
-    addresses.IDENTITY_BUILD: "a build",
+    **dict.fromkeys(addresses.IDENTITY_BUILDS, "a build"),
     addresses.IDENTITY_INDEX_PROXY: "package index",
 }
 OTHER_TENANT = "another tenant"

@@ -109,7 +109,7 @@ def test_what_one_may_send_the_other_may_receive(topology: Topology) -> None:
 @given(topologies())
 def test_the_internet_and_builds_reach_no_workload_and_no_resolver(topology: Topology) -> None:
     boundary = compile_topology(topology)
-    outside = (model.IDENTITY_WORLD, model.IDENTITY_NODE, model.IDENTITY_BUILD)
+    outside = (model.IDENTITY_WORLD, model.IDENTITY_NODE, *model.IDENTITY_BUILDS)
     for identity, (_, workload) in topology.by_identity().items():
         for remote in outside:
             for port in (53, 8000, 8001, 9999):
@@ -306,7 +306,8 @@ def test_nothing_is_there_twice(topology: Topology) -> None:
     boundary = compile_topology(topology)
     for keys in (
         [item.name for item in boundary.listeners],
-        [(item.address4, item.port) for item in (*boundary.listeners, *boundary.doors)],
+        [(item.address4, item.port) for item in boundary.listeners]
+        + [(door.address4, door.port) for door in boundary.doors],
         [item.name for item in boundary.doors],
         [cluster.name for cluster in boundary.clusters],
         [route.host for route in boundary.routes],
