@@ -7,192 +7,162 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import output, place
-from cli.api import FAILED, USAGE, Api, CliError
+from cli import output, place, progress
+from cli.api import Api
+from cli.errors import CONFLICT, CliError, usage
 from cli.output import Json
 from cli.place import Environment, Project, Tenant
+from cli.progress import Wait
+from cli.tenants import Before, Limit
+from cli.topics import topic
 
-releases = typer.Typer(help="Releases: code and configuration together.", invoke_without_command=True)
-deployments = typer.Typer(help="Deployments: releases on their way.", invoke_without_command=True)
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end, with its log.")]
-_ENDED = ("live", "failed", "cancelled")
-
-
-def after(
-    api: Api, where: place.Place, deployment: Any, answer: Any, wait: bool, as_json: bool, done: str
-) -> None:
-    """Follow a deployment that a command made, or tell its number."""
-    if not deployment:
-        output.as_json(answer) if as_json else output.note(done)
-        return
-    number = deployment["id"] if isinstance(deployment, dict) else deployment
-    if not wait:
-        output.as_json(answer) if as_json else output.note(f"{done} Deployment {number} is underway.")
-        return
-    follow(api, where, int(number), as_json)
+releases = topic("Releases: code and configuration together.")
+deployments = topic("Deployments: releases on their way.")
+Number = Annotated[int, typer.Argument(metavar="ID", min=1, help="As `cyto deployments` shows it.")]
 
 
-def follow(api: Api, where: place.Place, number: int, as_json: bool) -> None:
-    """Show a deployment's log until it ends; the exit code says how."""
-    path = f"{where.path}/deployments/{number}"
-    for text in api.stream(f"{path}/log", follow="true"):
-        sys.stderr.write(text)
-        sys.stderr.flush()
-    found = api.get(path)
-    if as_json:
-        output.as_json(found)
-    if found["state"] != "live" and found["state"] in _ENDED:
-        error = found.get("error") or {}
-        raise CliError(
-            error.get("message") or f"The deployment is {found['state']}.", error.get("next", ""),
-            error.get("id", found["state"]), FAILED,
-        )  # fmt: skip
-
-
-def _releases(where: place.Place, limit: int, as_json: bool) -> None:
-    rows = Api().get(f"{where.path}/releases", limit=limit)
+@releases.command("list")
+def list_releases(
+    limit: Limit = 20, tenant: Tenant = "", project: Project = "", environment: Environment = "production",
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Releases, newest first."""
+    rows = Api().get(f"{place.cell(tenant, project, environment).path}/releases", limit=limit)
     for row in rows if not as_json else ():
         row |= {
             "number": f"v{row['number']}",
             "commit": (row["commit"] or "")[:8],
             "created_at": output.ago(row["created_at"]),
+            "created_by": output.person(row["created_by"]),
         }
     columns = {"number": "RELEASE", "serving": "SERVES", "commit": "COMMIT", "summary": "SUMMARY",
                "created_by": "BY", "created_at": "WHEN"}  # fmt: skip
     output.table(rows, columns, raw=as_json, empty="No release yet: a push makes one.")
 
 
-@releases.callback()
-def releases_default(
-    context: typer.Context, tenant: Tenant = "", project: Project = "", environment: Environment = "production",
-    as_json: Json = False,
-) -> None:  # fmt: skip
-    if context.invoked_subcommand is None:
-        _releases(place.cell(tenant, project, environment), 20, as_json)
+def _release(text: str) -> str:
+    """``v3`` or ``3`` as a number's digits."""
+    digits = text.removeprefix("v")
+    if not (digits.isascii() and digits.isdigit()):
+        raise usage(f"`{text}` isn't a release.", "Write it like v3; `cyto releases` lists them.")
+    return digits
 
 
-@releases.command("list")
-def list_releases(
-    tenant: Tenant = "", project: Project = "", environment: Environment = "production", limit: int = 20,
-    as_json: Json = False,
-) -> None:  # fmt: skip
-    """Releases, newest first."""
-    _releases(place.cell(tenant, project, environment), limit, as_json)
+def _one_before(rows: list[dict[str, Any]]) -> str:
+    """The newest release that is older than the one that serves."""
+    serving = next((row["number"] for row in rows if row["serving"]), None)
+    earlier = [row["number"] for row in rows if serving is not None and row["number"] < serving]
+    if not earlier:
+        raise CliError(
+            "There is no release to go back to.", "`cyto releases` lists them.", "nothing-released", CONFLICT
+        )
+    return str(max(earlier))
 
 
 def rollback(
-    release: Annotated[str, typer.Argument(help="v3 or 3; the one before what serves if missing.")] = "",
+    release: Annotated[
+        str, typer.Argument(metavar="[RELEASE]", help="Like v3; without it the one before what serves.")
+    ] = "",
+    wait: Wait = True,
     tenant: Tenant = "",
     project: Project = "",
     environment: Environment = "production",
-    wait: Wait = True,
     as_json: Json = False,
 ) -> None:
-    """Go back to a release: its code and its configuration, as a new release."""
+    """Go back to a release, its code and its configuration. That makes a new release."""
+    number = _release(release) if release else ""
     where, api = place.cell(tenant, project, environment), Api()
-    text = release.removeprefix("v")
-    if not text:
-        rows = api.get(f"{where.path}/releases", limit=200)
-        serving = next((row["number"] for row in rows if row.get("serving")), None)
-        earlier = [row["number"] for row in rows if serving and row["number"] < serving]
-        if not earlier:
-            raise CliError("There is no release to go back to.", "`cyto releases` lists them.", "no-release")
-        text = str(max(earlier))
-    if not (text.isascii() and text.isdigit()):
-        raise CliError(f"`{release}` isn't a release.", "Write it like v3.", "usage", USAGE)
-    answer = api.post(f"{where.path}/releases/{text}/rollback")
-    after(api, where, answer, answer, wait, as_json, f"Going back to v{text}.")
+    number = number or _one_before(api.get(f"{where.path}/releases", limit=200))
+    answer = api.post(f"{where.path}/releases/{number}/rollback")
+    text = f"Going back to v{number}."
+    progress.after(api, where, answer["id"], answer, text, wait=wait, raw=as_json)
 
 
-def _deployments(where: place.Place, limit: int, as_json: bool) -> None:
-    rows = Api().get(f"{where.path}/deployments", limit=limit)
+@deployments.command("list")
+def list_deployments(
+    limit: Limit = 20, before: Before = 0, tenant: Tenant = "", project: Project = "",
+    environment: Environment = "production", as_json: Json = False,
+) -> None:  # fmt: skip
+    """Deployments, newest first."""
+    path = f"{place.cell(tenant, project, environment).path}/deployments"
+    rows = Api().get(path, limit=limit, before=before or None)
     for row in rows if not as_json else ():
         row |= {
             "release": f"v{row['release']}" if row.get("release") else "",
             "created_at": output.ago(row["created_at"]),
-            "error": (row.get("error") or {}).get("message", ""),
+            "created_by": output.person(row["created_by"]),
+            "error": (row.get("error") or {}).get("id", ""),
         }
     columns = {"id": "ID", "kind": "KIND", "state": "STATE", "release": "RELEASE", "summary": "SUMMARY",
                "created_by": "BY", "created_at": "WHEN", "error": "ERROR"}  # fmt: skip
     output.table(rows, columns, raw=as_json, empty="No deployment yet: a push makes one.")
 
 
-@deployments.callback()
-def deployments_default(
-    context: typer.Context, tenant: Tenant = "", project: Project = "", environment: Environment = "production",
-    as_json: Json = False,
-) -> None:  # fmt: skip
-    if context.invoked_subcommand is None:
-        _deployments(place.cell(tenant, project, environment), 20, as_json)
-
-
-@deployments.command("list")
-def list_deployments(
-    tenant: Tenant = "", project: Project = "", environment: Environment = "production", limit: int = 20,
-    as_json: Json = False,
-) -> None:  # fmt: skip
-    """Deployments, newest first."""
-    _deployments(place.cell(tenant, project, environment), limit, as_json)
-
-
 @deployments.command("show")
 def show_deployment(
-    number: Annotated[int, typer.Argument(metavar="ID")],
-    tenant: Tenant = "", project: Project = "", environment: Environment = "production", as_json: Json = False,
+    number: Number, tenant: Tenant = "", project: Project = "", environment: Environment = "production",
+    as_json: Json = False,
 ) -> None:  # fmt: skip
     """One deployment with its steps."""
     found = Api().get(f"{place.cell(tenant, project, environment).path}/deployments/{number}")
     if as_json:
         output.as_json(found)
         return
-    steps = found.pop("steps", [])
-    error = found.pop("error", None) or {}
-    output.facts(found | ({"error": error.get("message")} if error else {}), raw=False)
-    output.table(
-        steps,
-        {"name": "STEP", "ok": "OK", "started_at": "BEGAN", "ended_at": "ENDED"},
-        raw=False,
-        empty="No steps.",
-    )
+    steps, error = found.pop("steps"), found.pop("error") or {}
+    if error:
+        found |= {"error": f"{error['message']} ({error['id']})", "next": error.get("next")}
+    output.facts({key: value for key, value in found.items() if value not in (None, "")}, raw=False)
+    print()
+    for step in steps:
+        step |= {"started_at": (step["started_at"] or "")[11:19], "ended_at": (step["ended_at"] or "")[11:19]}
+    columns = {"name": "STEP", "ok": "OK", "started_at": "BEGAN", "ended_at": "ENDED"}
+    output.table(steps, columns, raw=False, empty="It hasn't begun.")
 
 
 @deployments.command("log")
 def deployment_log(
-    number: Annotated[int, typer.Argument(metavar="ID")],
-    follow_it: Annotated[bool, typer.Option("--follow", "-f", help="Until it ends.")] = False,
+    number: Number,
+    follow: Annotated[
+        bool, typer.Option("--follow", "--tail", "-f", help="Until it ends; the exit code says how.")
+    ] = False,
     tenant: Tenant = "", project: Project = "", environment: Environment = "production", as_json: Json = False,
 ) -> None:  # fmt: skip
     """A deployment's log."""
-    where = place.cell(tenant, project, environment)
-    pieces = Api().stream(f"{where.path}/deployments/{number}/log", follow=str(follow_it).lower())
+    api, path = Api(), f"{place.cell(tenant, project, environment).path}/deployments/{number}"
+    pieces: list[str] = []
+    write = pieces.append if as_json else progress.to_terminal(sys.stdout)
+    if follow:
+        found = progress.stream_log(api, path, write)
+    else:
+        found = {"ended_at": None}
+        for text in api.stream(f"{path}/log"):
+            write(text)
     if as_json:
         output.as_json({"id": number, "log": "".join(pieces)})
-        return
-    for text in pieces:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    error = progress.failure(found, shown=as_json)
+    if error:
+        raise error
 
 
 @deployments.command("cancel")
 def cancel(
-    number: Annotated[int, typer.Argument(metavar="ID")],
-    tenant: Tenant = "", project: Project = "", environment: Environment = "production", as_json: Json = False,
+    number: Number, tenant: Tenant = "", project: Project = "", environment: Environment = "production",
+    as_json: Json = False,
 ) -> None:  # fmt: skip
     """Stop a deployment that hasn't switched traffic yet."""
     answer = Api().post(f"{place.cell(tenant, project, environment).path}/deployments/{number}/cancel")
-    output.as_json(answer) if as_json else output.note(f"Deployment {number} is being cancelled.")
+    output.done(answer, f"Deployment {number} is being cancelled.", raw=as_json)
 
 
 @deployments.command("retry")
 def retry(
-    number: Annotated[int, typer.Argument(metavar="ID")],
-    tenant: Tenant = "", project: Project = "", environment: Environment = "production", wait: Wait = True,
-    as_json: Json = False,
+    number: Number, wait: Wait = True, tenant: Tenant = "", project: Project = "",
+    environment: Environment = "production", as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Try a failed deployment once more."""
+    """Try a deployment that failed or was cancelled once more."""
     where, api = place.cell(tenant, project, environment), Api()
     answer = api.post(f"{where.path}/deployments/{number}/retry")
-    after(api, where, answer, answer, wait, as_json, "Once more.")
+    progress.after(api, where, answer["id"], answer, "Once more.", wait=wait, raw=as_json)
 
 
 def ps(
@@ -201,36 +171,36 @@ def ps(
     """What runs: replicas with their state."""
     rows = Api().get(f"{place.cell(tenant, project, environment).path}/replicas")
     for row in rows if not as_json else ():
+        detail = row["detail"] or {}
+        why = detail.get("reason") or (f"exit code {detail['exit_code']}" if "exit_code" in detail else "")
         row |= {
             "name": f"{row['component']}.{row['number']}",
             "release": f"v{row['release']}",
             "since": output.ago(row["since"]),
+            "detail": why if row["phase"] != "healthy" else "",
         }
-    columns = {
-        "name": "REPLICA",
-        "release": "RELEASE",
-        "phase": "STATE",
-        "since": "SINCE",
-        "restarts": "RESTARTS",
-    }
+    columns = {"name": "REPLICA", "release": "RELEASE", "phase": "STATE", "since": "SINCE",
+               "restarts": "RESTARTS", "detail": "WHY"}  # fmt: skip
     output.table(rows, columns, raw=as_json, empty="Nothing runs.")
 
 
 def scale(
-    numbers: Annotated[list[str], typer.Argument(metavar="COMPONENT=NUMBER…")],
-    tenant: Tenant = "", project: Project = "", environment: Environment = "production", wait: Wait = True,
+    numbers: Annotated[list[str], typer.Argument(metavar="COMPONENT=NUMBER...")],
+    wait: Wait = True, tenant: Tenant = "", project: Project = "", environment: Environment = "production",
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Change numbers of replicas, all in one deployment."""
     wanted = {}
     for word in numbers:
         name, _, text = word.partition("=")
-        if not name or not (text.isascii() and text.isdigit()):
-            raise CliError(f"`{word}` isn't COMPONENT=NUMBER.", "Write it like web=3.", "usage", USAGE)
+        if not name or not (text.isascii() and text.isdigit() and len(text) < 6):
+            raise usage(f"`{word}` isn't COMPONENT=NUMBER.", "Write it like web=3.")
+        if name in wanted:
+            raise usage(f"`{name}` is named twice.", "Give each component one number.")
         wanted[name] = int(text)
     where, api = place.cell(tenant, project, environment), Api()
     answer = api.post(f"{where.path}/scale", {"numbers": wanted})
-    after(api, where, answer, answer, wait, as_json, "Scaling.")
+    progress.after(api, where, answer["id"], answer, f"{answer['summary']}.", wait=wait, raw=as_json)
 
 
 def register(app: typer.Typer) -> None:

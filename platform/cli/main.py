@@ -2,53 +2,87 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+import traceback
 
-import click
 import typer
 
-from cli import account, configuration, delivery, gits, observe, planes, projects, tenants
-from cli.api import CliError
-from cli.output import note
+from cli import about, account, configuration, delivery, gits, observe, planes, projects, tenants
+from cli.errors import INTERNAL, INTERRUPTED, CliError, usage
+from cli.output import as_json, note, safe
+from cli.topics import Program
 
 app = typer.Typer(
     name="cyto",
-    help="Deploy and watch applications on Cytoplane. Tenant, project and environment are taken from the git "
-    "remote where one stands; flags say otherwise.",
-    no_args_is_help=True,
+    help="Deploy and watch applications on Cytoplane. Tenant and project are taken from the git remote where "
+    "one stands; flags say otherwise. `cyto help TOPIC` tells more, `--json` prints for programs.",
+    cls=Program,
+    add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for module in (account, projects, configuration, delivery, observe, tenants, planes, gits):
+for module in (account, tenants, projects, configuration, delivery, observe, planes, gits, about):
     module.register(app)
 
 
-def _spelled(arguments: list[str]) -> list[str]:
-    """``topic:verb`` as ``topic verb``, for the first word only."""
-    if arguments and ":" in arguments[0] and not arguments[0].startswith("-"):
-        return [*arguments[0].split(":", 1), *arguments[1:]]
-    return arguments
+def spelled(words: list[str]) -> list[str]:
+    """The other ways to write a command: ``topic:verb``, ``help topic verb``, ``--version``."""
+    if words[:1] == ["help"] and "--json" not in words and words[1:2] != ["--help"]:
+        return [*spelled(words[1:]), "--help"]
+    if words[:1] in (["--version"], ["-V"]):
+        return ["version", *words[1:]]
+    if words and ":" in words[0] and not words[0].startswith("-"):
+        return [*words[0].split(":", 1), *words[1:]]
+    return words
+
+
+def _misunderstood(error: typer.TyperException) -> CliError:
+    """What typer says about words that it can't understand, in the common form."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "cyto"
+    message = " ".join(error.format_message().split())
+    message = message[:1].upper() + message[1:] + ("" if message[-1:] in ".?" else ".")
+    return usage(message, f"`{command} --help` shows how it is written.")
+
+
+def _report(error: CliError, raw: bool) -> int:
+    note(f" !     {safe(error.message)}")
+    if error.following:
+        note(f"       {safe(error.following)}")
+    note(f"       error id: {error.code}" + (f", request {error.request}" if error.request else ""))
+    if raw and not error.shown:
+        as_json(error.as_dict())
+    return error.exit
+
+
+def run(words: list[str]) -> int:
+    """The exit code of a command; what goes wrong is told as a sentence, never as a traceback."""
+    raw = "--json" in words
+    try:
+        return int(app(args=spelled(words), standalone_mode=False, prog_name="cyto") or 0)
+    except CliError as error:
+        return _report(error, raw)
+    except typer.TyperException as error:
+        return _report(_misunderstood(error), raw)
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Exception as error:  # the last line of defence: people get a sentence
+        if os.environ.get("CYTO_DEBUG"):
+            traceback.print_exc()
+        following = "Set CYTO_DEBUG=1, try again, and report what it prints."
+        message = f"cyto itself failed: {type(error).__name__}: {error}"
+        return _report(CliError(message, following, "cyto-failed", INTERNAL), raw)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run and exit."""
-    words = _spelled(sys.argv[1:] if arguments is None else arguments)
-    try:
-        sys.exit(app(args=words, standalone_mode=False, prog_name="cyto") or 0)
-    except CliError as error:
-        note(f" !     {error.message}")
-        if error.following:
-            note(f"       {error.following}")
-        if error.code:
-            where = f", request {error.request}" if error.request else ""
-            note(f"       error id: {error.code}{where}")
-        sys.exit(error.exit)
-    except click.UsageError as error:
-        error.show()
-        sys.exit(2)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if code == INTERRUPTED:
         note("Stopped.")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    sys.exit(code)

@@ -8,31 +8,38 @@ from typing import Annotated, Any
 import typer
 
 from cli import output, place
-from cli.api import USAGE, Api, CliError
+from cli.api import Api
+from cli.errors import UNREACHABLE, CliError, usage
 from cli.output import Json
 from cli.place import Environment, Project, Tenant
+from cli.topics import topic
 
-connections = typer.Typer(help="Who calls whom: declared, seen and refused.", invoke_without_command=True)
+connections = topic("Connections: which calls the serving release declares.")
+edges = topic("Edges: who called whom lately, allowed and denied.")
+_MOST_LINES = 5000
+Minutes = Annotated[int, typer.Option(min=1, max=2880, help="How far back to look.")]
 
 
 def logs(
-    component: Annotated[str, typer.Argument(help="Of this component alone.")] = "",
+    component: Annotated[str, typer.Argument(metavar="[COMPONENT]", help="Of this component alone.")] = "",
     follow: Annotated[
         bool, typer.Option("--follow", "--tail", "-f", help="Go on as lines are written.")
     ] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=5000)] = 200,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=1, max=_MOST_LINES, help="How many of the newest lines.")
+    ] = 200,
     tenant: Tenant = "",
     project: Project = "",
     environment: Environment = "production",
     as_json: Json = False,
 ) -> None:
-    """What the processes write."""
+    """What the processes write. With --follow, `--json` prints a document on each line."""
     where, api = place.cell(tenant, project, environment), Api()
     rows = api.get(f"{where.path}/logs", component=component, limit=lines)
     if as_json and not follow:
         output.as_json(rows)
         return
-    if not rows and not follow:
+    if not rows:
         output.note("Nothing was written yet.")
     last = 0
     while True:
@@ -42,43 +49,65 @@ def logs(
         if not follow:
             return
         time.sleep(1)
-        rows = api.get(f"{where.path}/logs", component=component, after=last or 1, limit=1000)
+        rows = _more(api, f"{where.path}/logs", component, last)
+
+
+def _more(api: Api, path: str, component: str, last: int) -> list[dict[str, Any]]:
+    """Lines after one; none while the platform is away, which a person who follows is told."""
+    try:
+        # An id of 0 would mean the newest lines, not those from the beginning.
+        return api.get(path, component=component, after=last or 1, limit=_MOST_LINES)
+    except CliError as error:
+        if error.exit != UNREACHABLE:
+            raise
+        output.note(f"       {error.message} Trying again…")
+        time.sleep(2)
+        return []
 
 
 def _line(row: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        output.as_json(row)
+        output.line_of_json(row)
     else:
-        print(f"{row['at'][:19]} {row['component']}[{row['replica']}] {row['text']}", flush=True)
+        output.say(f"{row['at'][:19]} {row['component']}[{row['replica']}] {row['text']}")
+
+
+def _target(row: dict[str, Any]) -> str:
+    """The destination as `cyto why` takes it."""
+    host = row["remote"] if row["destination"] == "internet" and row["remote"] else row["destination"]
+    return f"[{host}]:{row['port']}" if ":" in host else f"{host}:{row['port']}"
 
 
 def _edges(where: place.Place, minutes: int, denied: bool, as_json: bool) -> None:
     rows = Api().get(f"{where.path}/edges", minutes=minutes, denied="true" if denied else None)
-    columns = {"source": "FROM", "destination": "TO", "remote": "ADDRESS", "port": "PORT", "protocol": "PROTOCOL",
-               "verdict": "VERDICT", "reason": "REASON", "rule": "RULE", "packets": "PACKETS"}  # fmt: skip
+    if as_json:
+        output.as_json(rows)
+        return
+    shown = [
+        {
+            **row,
+            "to": f"{_target(row)}/{row['protocol']}",
+            "way": {"egress": "out", "ingress": "in"}.get(row["direction"]),
+            "last_at": output.ago(row["last_at"]),
+        }
+        for row in rows
+    ]
+    columns = {"source": "FROM", "to": "TO", "way": "SEEN GOING", "verdict": "VERDICT", "reason": "REASON",
+               "rule": "RULE", "packets": "PACKETS", "last_at": "LAST"}  # fmt: skip
     empty = "Nothing was refused." if denied else "Nothing was seen."
-    output.table(rows, columns, raw=as_json, empty=empty)
-    denials = [row for row in rows if row["verdict"] == "denied"]
-    if denials and not as_json:
-        row = denials[0]
-        output.note(
-            f"\n{row['sentence']} `cyto why {row['source']} {row['destination']}:{row['port']}` says more."
-        )
+    output.table(shown, columns, raw=False, empty=f"{empty[:-1]} in the last {minutes} minutes.")
+    row = next((row for row in rows if row["verdict"] == "denied"), None)
+    if row:
+        output.note(f"\n{row['reason']}: {row['sentence']}")
+        known = row["direction"] == "egress" and " " not in f"{row['source']}{row['destination']}"
+        if known:
+            output.note(f"`cyto why {row['source']} {_target(row)}` says what would open it.")
 
 
-@connections.callback()
-def connections_default(
-    context: typer.Context, tenant: Tenant = "", project: Project = "", environment: Environment = "production",
-    as_json: Json = False,
-) -> None:  # fmt: skip
-    if context.invoked_subcommand is None:
-        _edges(place.cell(tenant, project, environment), 60, False, as_json)
-
-
-@connections.command("list")
+@edges.command("list")
 def list_edges(
     denied: Annotated[bool, typer.Option("--denied", help="Refused calls alone.")] = False,
-    minutes: Annotated[int, typer.Option(min=1, max=2880)] = 60,
+    minutes: Minutes = 60,
     tenant: Tenant = "",
     project: Project = "",
     environment: Environment = "production",
@@ -88,24 +117,32 @@ def list_edges(
     _edges(place.cell(tenant, project, environment), minutes, denied, as_json)
 
 
-@connections.command("declared")
-def declared(
+def denied(
+    minutes: Minutes = 60,
+    tenant: Tenant = "",
+    project: Project = "",
+    environment: Environment = "production",
+    as_json: Json = False,
+) -> None:
+    """Calls that were refused lately, with the reason."""
+    _edges(place.cell(tenant, project, environment), minutes, True, as_json)
+
+
+@connections.command("list")
+def list_connections(
     tenant: Tenant = "", project: Project = "", environment: Environment = "production", as_json: Json = False
 ) -> None:
-    """Connections that the serving release declares."""
+    """Connections that the serving release declares; `cyto edges` shows what was really called."""
     rows = Api().get(f"{place.cell(tenant, project, environment).path}/connections")
-    if as_json:
-        output.as_json(rows)
-        return
-    for row in rows:
-        for key, value in row.items():
-            row[key] = str(value) if isinstance(value, dict) else value
-    columns = {key: key.upper().replace("_", " ") for key in (rows[0] if rows else {})}
-    output.table(rows, columns, raw=False, empty="No connection is declared.")
+    for row in rows if not as_json else ():
+        row["to"] = row["to"] or row["external"]
+    columns = {"component": "COMPONENT", "name": "NAME", "to": "TO", "port": "PORT", "protocol": "PROTOCOL"}
+    output.table(rows, columns, raw=as_json, empty="No connection is declared.")
 
 
-def _target(text: str) -> tuple[str, int]:
-    """``name``, ``name:port``, ``[v6]:port`` or an address."""
+def parse_target(text: str) -> tuple[str, int, str]:
+    """Host, port and protocol of ``name``, ``name:port``, ``name:port/udp``, ``[v6]:port`` or an address."""
+    text, protocol = _without_protocol(text)
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")
         port = rest.removeprefix(":")
@@ -113,40 +150,49 @@ def _target(text: str) -> tuple[str, int]:
         host, _, port = text.partition(":")
     else:
         host, port = text, ""
-    if port and not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise CliError(
-            f"`{port}` isn't a port.", "Write it like api:9000 or [2001:db8::1]:443.", "usage", USAGE
-        )
-    return host, int(port or 0)
+    if not host or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
+        what = f"`{port}` isn't a port" if host else f"`{text}` names nothing to call"
+        raise usage(f"{what}.", "Write it like api:9000 or [2001:db8::1]:443.")
+    return host, int(port or 0), protocol
+
+
+def _without_protocol(text: str) -> tuple[str, str]:
+    """As `cyto edges` writes it; a network's ``/24`` and a project's ``shop/api`` stay."""
+    before, _, last = text.rpartition("/")
+    return (before, last) if before and last in ("tcp", "udp") else (text, "")
 
 
 def why(
     source: Annotated[str, typer.Argument(metavar="FROM", help="A component, or `internet`.")],
     to: Annotated[
-        str, typer.Argument(metavar="TO[:PORT]", help="component, project/component, address or host.")
+        str, typer.Argument(metavar="TO[:PORT]", help="A component, project/component, address or host.")
     ],
-    protocol: Annotated[str, typer.Option(help="tcp or udp.")] = "tcp",
+    protocol: Annotated[str, typer.Option(help="tcp or udp.  [default: tcp]")] = "",
     tenant: Tenant = "",
     project: Project = "",
     environment: Environment = "production",
     as_json: Json = False,
 ) -> None:
-    """Why a call is allowed or denied, and the declaration that would open it."""
-    host, port = _target(to)
+    """Why a call is allowed or denied. If it is denied: the declaration that would open it."""
+    host, port, spoken = parse_target(to)
     where = place.cell(tenant, project, environment)
-    answer = Api().get(f"{where.path}/why", source=source, destination=host, port=port, protocol=protocol)
+    answer = Api().get(
+        f"{where.path}/why", source=source, destination=host, port=port, protocol=protocol or spoken
+    )
     if as_json:
         output.as_json(answer)
         return
     print("allowed" if answer["allowed"] else "denied")
-    print(answer["sentence"])
+    output.say(answer["sentence"])
     rule = f", rule {answer['rule']}" if answer.get("rule") else ""
     print(f"reason {answer['reason']}{rule}")
     if answer.get("fix"):
-        print(f"\nWhat would open it:\n\n{answer['fix']}")
+        output.say(f"\nWhat would open it:\n\n{answer['fix']}")
 
 
 def register(app: typer.Typer) -> None:
     app.command()(logs)
+    app.add_typer(edges, name="edges")
+    app.command()(denied)
     app.add_typer(connections, name="connections")
     app.command()(why)

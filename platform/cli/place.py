@@ -7,10 +7,13 @@ import re
 import subprocess
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
-from cli.api import USAGE, CliError, part
+from cli.api import part
+from cli.errors import USAGE, CliError
+from cli.settings import load
 
 Tenant = Annotated[
     str, typer.Option("--tenant", "-t", envvar="CYTO_TENANT", help="Tenant; else from the git remote.")
@@ -19,25 +22,41 @@ Project = Annotated[
     str, typer.Option("--project", "-p", envvar="CYTO_PROJECT", help="Project; else from the git remote.")
 ]
 Environment = Annotated[
-    str,
-    typer.Option("--environment", "-e", envvar="CYTO_ENVIRONMENT", help="Environment.", show_default=True),
+    str, typer.Option("--environment", "-e", envvar="CYTO_ENVIRONMENT", help="Environment.")
 ]
-_REMOTE = re.compile(r"/git/([a-z0-9-]+)/([a-z0-9-]+?)(?:\.git)?$")
+_PATH = re.compile(r"/git/([a-z0-9-]+)/([a-z0-9-]+?)(?:\.git)?/?")
+#: This remote is asked first where there are several of the platform.
+_FIRST = ("cytoplane", "origin")
+
+
+def _repository(url: str) -> tuple[tuple[str, str, int | None], str]:
+    """Scheme, host and port of an address, and its path; nothing of one that can't be read."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return ("", "", None), ""
+    return (parts.scheme, parts.hostname or "", port), parts.path
 
 
 def from_git() -> tuple[str, str]:
-    """Tenant and project of the repository that one stands in; empty if none is the platform's."""
+    """Tenant and project of the repository that one stands in; empty if no remote is this platform's."""
     environment = {**os.environ, "LC_ALL": "C"}
+    command = ["git", "config", "--get-regexp", r"^remote\..*\.url$"]
     try:
-        done = subprocess.run(
-            ["git", "remote", "--verbose"], capture_output=True, text=True, env=environment, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     except OSError:
         return "", ""
+    (ours, _), found = _repository(load().url), {}
     for line in done.stdout.splitlines():
-        words = line.split()
-        if len(words) > 1 and (match := _REMOTE.search(words[1])):
-            return match.group(1), match.group(2)
+        key, _, url = line.partition(" ")
+        authority, path = _repository(url)
+        match = _PATH.fullmatch(path)
+        if match and authority == ours:
+            found[key.removeprefix("remote.").removesuffix(".url")] = (match[1], match[2])
+    for name in (*_FIRST, *found):
+        if name in found:
+            return found[name]
     return "", ""
 
 
@@ -66,7 +85,7 @@ class Place:
 def _missing(what: str) -> CliError:
     return CliError(
         f"It isn't known which {what} is meant.",
-        f"Give --{what} NAME, set CYTO_{what.upper()}, or stand in a repository with the platform as git remote.",
+        f"Give --{what} NAME, set CYTO_{what.upper()}, or stand in a repository with a remote at {load().url}.",
         "place-missing",
         USAGE,
     )
@@ -81,8 +100,10 @@ def tenant(name: str) -> Place:
 
 
 def project(tenant_name: str, name: str) -> Place:
-    """A project by flags or git remote."""
+    """A project by flags or git remote. Another tenant's project is never guessed from the remote."""
     found = from_git() if not (tenant_name and name) else ("", "")
+    if tenant_name and tenant_name != found[0]:
+        found = ("", "")
     tenant_name, name = tenant_name or found[0], name or found[1]
     if not tenant_name:
         raise _missing("tenant")

@@ -9,8 +9,9 @@ import typer
 from cli import output
 from cli.api import Api, part
 from cli.output import Json
+from cli.topics import topic
 
-topic = typer.Typer(help="Data planes and nodes (platform admins only).", invoke_without_command=True)
+planes = topic("Data planes and nodes (platform admins only).")
 
 
 def _planes(as_json: bool) -> None:
@@ -26,27 +27,20 @@ def _planes(as_json: bool) -> None:
             )
     for node in nodes:
         node["last_seen_at"] = output.ago(node.get("last_seen_at"))
-        node["problems"] = (node.get("health") or {}).get("problems", [])
     columns = {"plane": "PLANE", "engine": "ENGINE", "name": "NODE", "kind": "KIND", "generation": "WANTED",
                "acknowledged": "APPLIED", "last_seen_at": "HEARD OF", "problems": "PROBLEMS"}  # fmt: skip
     output.table(nodes, columns, raw=False, empty="There is no data plane.")
 
 
-@topic.callback()
-def default(context: typer.Context, as_json: Json = False) -> None:
-    if context.invoked_subcommand is None:
-        _planes(as_json)
-
-
-@topic.command("list")
+@planes.command("list")
 def list_planes(as_json: Json = False) -> None:
     """Planes with their nodes and how they are."""
     _planes(as_json)
 
 
-@topic.command("token")
+@planes.command("token")
 def token(
-    plane: str,
+    plane: Annotated[str, typer.Argument(metavar="PLANE")],
     kind: Annotated[str, typer.Option(help="agent or builder.")] = "agent",
     as_json: Json = False,
 ) -> None:
@@ -59,12 +53,12 @@ def token(
     print(answer["token"])
 
 
-@topic.command("revoke")
-def revoke(number: Annotated[int, typer.Argument(metavar="NODE-ID")], as_json: Json = False) -> None:
+@planes.command("revoke")
+def revoke(number: Annotated[int, typer.Argument(metavar="NODE-ID", min=1)], as_json: Json = False) -> None:
     """End a node's certificates at once."""
     answer = Api().post(f"/nodes/{number}/revoke")
-    output.as_json(answer) if as_json else output.note(f"Node {number} is revoked.")
+    output.done(answer, f"Node {number} is revoked.", raw=as_json)
 
 
 def register(app: typer.Typer) -> None:
-    app.add_typer(topic, name="planes")
+    app.add_typer(planes, name="planes")

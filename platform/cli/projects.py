@@ -8,15 +8,20 @@ import typer
 
 from cli import output, place
 from cli.api import Api
+from cli.errors import usage
 from cli.output import Json
 from cli.place import Environment, Project, Tenant
 from cli.tenants import Confirm, confirmed
+from cli.topics import topic
 
-topic = typer.Typer(help="Projects: what a tenant builds together.", invoke_without_command=True)
-components = typer.Typer(help="Components of what serves.", invoke_without_command=True)
+projects = topic("Projects: what a tenant builds together.")
+components = topic("Components of what serves.")
+environments = topic("Environments: where projects run, in the order of promotion.")
 
 
-def _projects(tenant: str, as_json: bool) -> None:
+@projects.command("list")
+def list_projects(tenant: Tenant = "", as_json: Json = False) -> None:
+    """Projects of a tenant."""
     where = place.tenant(tenant)
     rows = Api().get(f"{where.tenant_path}/projects")
     columns = {"slug": "PROJECT", "description": "WHAT IT IS", "strict": "STRICT"}
@@ -24,22 +29,10 @@ def _projects(tenant: str, as_json: bool) -> None:
     output.table(rows, columns, raw=as_json, empty=empty)
 
 
-@topic.callback()
-def default(context: typer.Context, tenant: Tenant = "", as_json: Json = False) -> None:
-    if context.invoked_subcommand is None:
-        _projects(tenant, as_json)
-
-
-@topic.command("list")
-def list_projects(tenant: Tenant = "", as_json: Json = False) -> None:
-    """Projects of a tenant."""
-    _projects(tenant, as_json)
-
-
-@topic.command("create")
+@projects.command("create")
 def create(
-    name: str,
-    description: str = "",
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    description: Annotated[str, typer.Option(help="What it is, for people.")] = "",
     strict: Annotated[
         bool, typer.Option("--strict", help="Only declared connections pass within a cell.")
     ] = False,
@@ -59,89 +52,78 @@ def create(
     output.note("  git push cytoplane main")
 
 
-@topic.command("show")
-def show(name: Annotated[str, typer.Argument()] = "", tenant: Tenant = "", as_json: Json = False) -> None:
-    """A project and its cells."""
-    where = place.project(tenant, name)
-    found = Api().get(where.project_path)
+@projects.command("show")
+def show(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Else the git remote's.")] = "",
+    tenant: Tenant = "",
+    as_json: Json = False,
+) -> None:
+    """A project and what serves in its environments."""
+    where, api = place.project(tenant, name), Api()
+    found = api.get(where.project_path)
     if as_json:
         output.as_json(found)
         return
-    cells = found.pop("cells", [])
-    output.facts({k: v for k, v in found.items() if not isinstance(v, list | dict)}, raw=False)
+    cells = found.pop("environments", [])
     for cell in cells:
-        output.facts(
-            {k: v for k, v in cell.items() if not isinstance(v, list | dict)}, raw=False, title="\ncell"
-        )
+        cell["release"] = f"v{cell['release']}" if cell["release"] else "nothing yet"
+    found["git"] = f"{api.url}{found['git']}"
+    output.facts({"project" if key == "slug" else key: value for key, value in found.items()}, raw=False)
+    print()
+    columns = {"name": "ENVIRONMENT", "branch": "BRANCH", "release": "SERVES"}
+    output.table(cells, columns, raw=False, empty="It has no environment.")
 
 
-@topic.command("strict")
+@projects.command("strict")
 def strict(wanted: Annotated[str, typer.Argument(metavar="on|off")], tenant: Tenant = "", project: Project = "",
            as_json: Json = False) -> None:  # fmt: skip
     """Whether only declared connections pass within the project's cells."""
     if wanted not in ("on", "off"):
-        raise typer.BadParameter("say `on` or `off`")
+        raise usage(f"`{wanted}` is neither `on` nor `off`.", "Write `cyto projects strict on`.")
     where = place.project(tenant, project)
     answer = Api().call("PATCH", where.project_path, {"strict": wanted == "on"})
-    output.as_json(answer) if as_json else output.note(f"{where.project}: strict is {wanted}.")
+    output.done(answer, f"{where.project}: strict is {wanted}.", raw=as_json)
 
 
-@topic.command("destroy")
-def destroy(name: str, confirm: Confirm = "", tenant: Tenant = "", as_json: Json = False) -> None:
+@projects.command("destroy")
+def destroy(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    confirm: Confirm = "",
+    tenant: Tenant = "",
+    as_json: Json = False,
+) -> None:
     """End everything of a project, in all environments. It can't be taken back."""
     where = place.project(tenant, name)
     confirmed(name, confirm)
-    answer = Api().call("DELETE", where.project_path, confirm=confirm)
-    output.as_json(answer) if as_json else output.note(f"{name} is destroyed.")
+    answer = Api().call("DELETE", where.project_path, confirm=name)
+    output.done(answer, f"{name} is destroyed.", raw=as_json)
 
 
-def environments(tenant: Tenant = "", as_json: Json = False) -> None:
+@environments.command("list")
+def list_environments(tenant: Tenant = "", as_json: Json = False) -> None:
     """Environments of a tenant, in the order of promotion."""
     rows = Api().get(f"{place.tenant(tenant).tenant_path}/environments")
-    output.table(
-        rows, {"name": "ENVIRONMENT", "branch": "BRANCH", "plane": "DATA PLANE"}, raw=as_json, empty="None."
-    )
-
-
-def _components(tenant: str, project: str, environment: str, as_json: bool) -> None:
-    rows = Api().get(f"{place.cell(tenant, project, environment).path}/components")
-    if as_json:
-        output.as_json(rows)
-        return
-    for row in rows:
-        endpoints = row.get("endpoints") or []
-        items = endpoints.items() if isinstance(endpoints, dict) else ((e.get("name"), e) for e in endpoints)
-        row["endpoints"] = [
-            f"{name}:{e.get('port')}/{e.get('protocol')} {e.get('visibility')}" for name, e in items
-        ]
-    columns = {
-        "name": "COMPONENT",
-        "kind": "KIND",
-        "replicas": "REPLICAS",
-        "endpoints": "ENDPOINTS",
-        "hosts": "HOSTS",
-    }
-    output.table(rows, columns, raw=False, empty="Nothing serves here yet.")
-
-
-@components.callback()
-def components_default(
-    context: typer.Context, tenant: Tenant = "", project: Project = "", environment: Environment = "production",
-    as_json: Json = False,
-) -> None:  # fmt: skip
-    if context.invoked_subcommand is None:
-        _components(tenant, project, environment, as_json)
+    columns = {"name": "ENVIRONMENT", "branch": "BRANCH", "plane": "DATA PLANE"}
+    output.table(rows, columns, raw=as_json, empty="It has no environment.")
 
 
 @components.command("list")
 def list_components(
     tenant: Tenant = "", project: Project = "", environment: Environment = "production", as_json: Json = False
 ) -> None:
-    """Components with their endpoints."""
-    _components(tenant, project, environment, as_json)
+    """Components with their endpoints and addresses."""
+    rows = Api().get(f"{place.cell(tenant, project, environment).path}/components")
+    for row in rows if not as_json else ():
+        row["endpoints"] = [
+            f"{name}:{endpoint['port']}/{endpoint['protocol']} {endpoint['visibility']}"
+            for name, endpoint in row["endpoints"].items()
+        ]
+    columns = {"name": "COMPONENT", "kind": "KIND", "replicas_wanted": "REPLICAS", "endpoints": "ENDPOINTS",
+               "urls": "ADDRESSES"}  # fmt: skip
+    output.table(rows, columns, raw=as_json, empty="Nothing serves here yet.")
 
 
 def register(app: typer.Typer) -> None:
-    app.add_typer(topic, name="projects")
+    app.add_typer(projects, name="projects")
     app.add_typer(components, name="components")
-    app.command()(environments)
+    app.add_typer(environments, name="environments")

@@ -8,6 +8,7 @@ from django.http import HttpRequest
 from ninja import Router, Schema
 
 from cells.specification import Specification
+from delivery.publish import address
 from projects import actions, queries
 from projects.models import Cell, Environment, Project
 from tenants.api import actor_of
@@ -124,8 +125,16 @@ def list_components(
 ) -> list[dict[str, Any]]:
     cell = queries.get_cell(actor_of(request), tenant, project, environment)
     document = _specification(cell).as_dict()
+    urls: dict[str, list[str]] = {}
+    for component, host in queries.hosts(cell):
+        urls.setdefault(component, []).append(address(host))
     return [
-        {"name": name, "replicas_wanted": int(cell.scale.get(name, c["replicas"])), **c}
+        {
+            "name": name,
+            "replicas_wanted": int(cell.scale.get(name, c["replicas"])),
+            "urls": urls.get(name, []),
+            **c,
+        }
         for name, c in sorted(document["components"].items())
     ]
 

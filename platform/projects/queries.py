@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db.models import QuerySet
 
 from controlplane.errors import not_found
-from projects.models import Cell, ConfigVariable, Project
+from projects.models import Cell, ConfigVariable, Host, Project
 from tenants.policy import Actor, get_tenant
 
 
@@ -35,3 +35,9 @@ def get_cell(actor: Actor, tenant: str, project: str, environment: str, action: 
 
 def variables(cell: Cell) -> QuerySet[ConfigVariable]:
     return cell.variables.select_related("component").order_by("name", "component__name")
+
+
+def hosts(cell: Cell) -> QuerySet[Host, tuple[str, str]]:
+    """Component and host name of the cell's public endpoints, by name."""
+    found = Host.objects.filter(endpoint__workload__cell=cell).order_by("name")
+    return found.values_list("endpoint__workload__component__name", "name")
