@@ -8,6 +8,7 @@ import sys
 import traceback
 
 import typer
+from typer.completion import completion_init
 
 from cli import about, account, configuration, delivery, gits, observe, planes, projects, tenants
 from cli.errors import INTERNAL, INTERRUPTED, CliError, usage
@@ -61,6 +62,8 @@ def _report(error: CliError, raw: bool) -> int:
 def run(words: list[str]) -> int:
     """The exit code of a command; what goes wrong is told as a sentence, never as a traceback."""
     raw = "--json" in words
+    if "_CYTO_COMPLETE" in os.environ:  # a shell asks what could come next
+        completion_init()
     try:
         return int(app(args=spelled(words), standalone_mode=False, prog_name="cyto") or 0)
     except CliError as error:
