@@ -47,6 +47,9 @@ if [ -n "$missing" ]; then
 fi
 
 mkdir -p "$cache"
+# Two at once would take each other's half-made folders away.
+exec 9>"$cache/bootstrap.lock"
+flock 9 || fail "the lock $cache/bootstrap.lock can't be had"
 key=$( (cat "$here/requirements.lock"; /usr/bin/python3 --version) | sha256sum | cut -c1-12)
 venv=$cache/venv-$key
 if [ ! -e "$venv/ready" ]; then
