@@ -67,16 +67,26 @@ if [ ! -e "$venv/ready" ]; then
 fi
 
 if [ -f "$here/web/package-lock.json" ]; then
+	# Two at once would take each other's packages away.
+	exec 9>"$cache/assets.lock"
+	flock 9
+	packages=$(sha256sum <"$here/web/package-lock.json" | cut -c1-12)
 	key=$(cd "$here/web" && cat package-lock.json build.mjs tsconfig.json assets/icons.txt $(find assets -type f | sort) | sha256sum | cut -c1-12)
 	if [ "$(cat "$here/web/static/build/.key" 2>/dev/null)" != "$key" ]; then
 		step "Building the portal's assets"
 		log=$(mktemp)
-		(cd "$here/web" && npm ci --no-audit --no-fund && npm run build) >"$log" 2>&1 ||
+		(
+			cd "$here/web" &&
+				{ [ "$(cat node_modules/.key 2>/dev/null)" = "$packages" ] ||
+					{ npm ci --no-audit --no-fund && echo "$packages" >node_modules/.key; }; } &&
+				npm run build
+		) >"$log" 2>&1 ||
 			{ tail -20 "$log" >&2; fail "the portal's assets can't be built; the whole output is in $log"; }
 		rm -f "$log"
 		mkdir -p "$here/web/static/build"
 		echo "$key" >"$here/web/static/build/.key"
 	fi
+	exec 9>&-
 fi
 
 step "Machine is ready"

@@ -64,7 +64,7 @@ class Names:
             return End("north", "Internet", NORTH, "internet")
         if identity == IDENTITY_WORLD or identity == 0:
             if remote:
-                return End(f"address:{remote}", remote, side, "external")
+                return End(f"address:{remote}", remote, side, "external", ref=remote)
             return End(f"world:{side}", "Internet", side, "internet")
         name, icon = _PLATFORM.get(identity, ("Unknown", "unknown"))
         return End(f"platform:{identity}", name, EAST if outgoing else WEST, icon, "platform", stranger=True)
@@ -79,6 +79,7 @@ class Names:
                 INSIDE,
                 component.kind,
                 url=f"{self.url}/components/{component.name}",
+                ref=component.name,
             )
         side = EAST if outgoing else WEST
         if cell.project.tenant_id != self.tenant_id:
@@ -93,6 +94,7 @@ class Names:
             cell.project.slug if same else f"{cell.project.slug}, {cell.environment.name}",
             f"{place}/components/{component.name}",
             stranger=not same,
+            ref=f"{cell.project.slug}/{component.name}@{cell.environment.name}",
         )
 
     def _gateway(self, gateway: Cell, outgoing: bool) -> End:

@@ -25,6 +25,9 @@ class End:
     where: str = ""
     url: str = ""
     stranger: bool = False
+    #: What one asks about it by (``component``, ``project/component@environment``, host, address);
+    #: empty for what isn't the reader's to ask about.
+    ref: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class EdgeView:
     """Everything known about one edge: what is declared, what flowed, what was refused.
 
     ``rate`` is packets each second over the last minutes, ``points`` packets for each minute, oldest
-    first. ``sentence`` says why, ``fix`` is the declaration that would open a denied edge.
+    first. ``sentence`` says why.
     """
 
     source: End
@@ -59,7 +62,8 @@ class EdgeView:
     reason: str = ""
     rule: int = 0
     sentence: str = ""
-    fix: str = ""
+    #: Where the verdict is explained, with the declaration that would change it; empty if nowhere.
+    why_url: str = ""
     points: list[int] = field(default_factory=list)
 
     @property

@@ -95,11 +95,15 @@ class PlaneRow:
         return ""
 
 
+def _certificates() -> dict[int, Certificate]:
+    """The certificate of each node that ends last, by node."""
+    rows = Certificate.objects.filter(revoked_at=None).order_by("expires_at")
+    return {certificate.node_id: certificate for certificate in rows}
+
+
 def planes() -> list[PlaneRow]:
     """Every plane with its nodes; a constant number of queries."""
-    certificates: dict[int, Certificate] = {}
-    for certificate in Certificate.objects.filter(revoked_at=None).order_by("expires_at"):
-        certificates[certificate.node_id] = certificate
+    certificates = _certificates()
     replicas = {
         row["plane"]: row
         for row in Replica.objects.exclude(wanted=Replica.Wanted.STOP)
@@ -141,7 +145,8 @@ def _worst(nodes: list[NodeRow]) -> str:
 def builders() -> list[NodeRow]:
     """Builders, which belong to no plane."""
     found = Node.objects.filter(kind=Node.Kind.BUILDER).order_by("name")
-    return [NodeRow(n, node_state(n, None), problems(n)) for n in found]
+    certificates = _certificates()
+    return [NodeRow(n, node_state(n, None), problems(n), certificates.get(n.pk)) for n in found]
 
 
 def tenants(search: str, state: str):

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Max, Sum
+from django.db.models import Max, Q, Sum
 from django.utils import timezone
+from django.utils.http import urlencode
 
 from bpf.reasons import REASONS
 from cells.boundary.model import ALLOW, EGRESS, PROTOCOLS
@@ -26,6 +27,12 @@ from web.picture import Cell as Picture
 #: Edges seen within this time are drawn; the figures on them are means over ``RATE_MINUTES``.
 SEEN = timedelta(minutes=30)
 RATE_MINUTES = 3
+NAME = "NAME"
+STRANGER = (
+    "Cells of different tenants never talk directly. Call the other one's public host name "
+    "through an `external` connection, if it has one."
+)
+STRANGER_CALLS = "Another tenant tried to call it; only its public endpoints are open to others."
 REASON_SENTENCES = {reason.code: reason.sentence for reason in REASONS.values()}
 
 
@@ -147,6 +154,25 @@ def _traffic(cell: Cell, now: datetime) -> list[dict]:
     return found
 
 
+def component_traffic(cell: Cell, identity: int, now: datetime | None = None) -> tuple[list[int], list[int]]:
+    """Packets of each of the last minutes to and from a component, allowed and refused, oldest first."""
+    now = (now or timezone.now()).replace(second=0, microsecond=0)
+    minutes = int(SEEN.total_seconds() // 60)
+    start = now - timedelta(minutes=minutes - 1)
+    rows = (
+        Edge.objects.filter(cell=cell, minute__gte=start)
+        .filter(Q(source=identity) | Q(destination=identity))
+        .values("minute", "verdict")
+        .annotate(packets=Sum("packets"))
+    )
+    allowed, refused = [0] * minutes, [0] * minutes
+    for row in rows:
+        index = int((row["minute"] - start).total_seconds() // 60)
+        if 0 <= index < minutes:
+            (allowed if row["verdict"] == ALLOW else refused)[index] += row["packets"]
+    return allowed, refused
+
+
 def picture(place: Place, rows: list[ComponentRow] | None = None, now: datetime | None = None) -> Picture:
     """The cell with all its edges, ready to be laid out."""
     cell = place.cell
@@ -158,13 +184,20 @@ def picture(place: Place, rows: list[ComponentRow] | None = None, now: datetime 
     names = Names(cell, place.tenant.pk, place.url, identities | {row.identity for row in rows})
     ends = {
         row.name: End(
-            f"w{row.identity}", row.name, INSIDE, row.kind, url=f"{place.url}/components/{row.name}"
+            f"w{row.identity}",
+            row.name,
+            INSIDE,
+            row.kind,
+            url=f"{place.url}/components/{row.name}",
+            ref=row.name,
         )
         for row in rows
     }
     edges: dict[tuple, EdgeView] = {}
     declared = _add_declared(edges, place, rows, ends)
     _add_seen(edges, cell, names, traffic, declared)
+    for edge in edges.values():
+        edge.why_url = _why_url(place, edge)
     known = {end.key for end in ends.values()}
     nodes = [Node(ends[row.name], row.tone, row.word) for row in rows]
     for edge in edges.values():  # something that isn't in the release any more but was seen
@@ -258,6 +291,21 @@ def _neighbour(place: Place, project: str, name: str) -> End:
     return End(key, name, "east", "service", project, url)
 
 
+def _why_url(place: Place, edge: EdgeView) -> str:
+    """The page that explains a refused edge; none where the other end is another tenant's."""
+    source, destination = edge.source.ref, edge.destination.ref
+    if not edge.denied or not source or not destination or edge.source.kind == "external":
+        return ""
+    asked = {
+        "cell": f"{place.project}/{place.environment}",
+        "source": source,
+        "destination": destination,
+        "port": "" if edge.reason == NAME else edge.port or "",
+        "protocol": edge.protocol if edge.protocol in ("tcp", "udp") else "tcp",
+    }
+    return f"{place.tenant_url}/-/why?{urlencode(asked)}"
+
+
 def _put(edges: dict, edge: EdgeView) -> EdgeView:
     """Add an edge, or give back the one that is there for the same ends, port and verdict."""
     key = (edge.source.key, edge.destination.key, edge.port, edge.protocol, edge.denied)
@@ -309,6 +357,8 @@ def _add_seen(
         if not allowed:
             edge.reason = edge.reason or row["reason"]
             edge.sentence = REASON_SENTENCES.get(edge.reason, edge.reason)
+            if "stranger" in (source.kind, destination.kind):
+                edge.sentence = STRANGER if destination.kind == "stranger" else STRANGER_CALLS
 
 
 def _network_of(end: End, declared: dict[str, End]) -> End:

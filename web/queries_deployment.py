@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db.models import Q
 from django.utils import timezone
 
 from delivery.models import Deployment, DeploymentStep, Release
@@ -30,6 +31,13 @@ KIND_WORDS = {
     "rollback": "Rollback",
     "config": "Configuration change",
     "scale": "Scaling",
+}
+
+
+VERB_WORDS = {
+    "project.create": "Project created",
+    "project.strict": "What is open within the cells changed",
+    "config.change": "Configuration changed",
 }
 
 
@@ -172,13 +180,13 @@ def timeline(cell: Cell, url: str, limit: int = 20) -> list[Event]:
             Event(d.ended_at or d.created_at, seen.icon, seen.tone, text, detail, f"{url}/deployments/{d.pk}")
         )
     shown = ("config", "project.", "cell.", "component.scale")
-    for a in AuditEvent.objects.filter(
-        tenant_id=cell.project.tenant_id, object_type__in=("cell", "project"),
-        object_id__in=(str(cell.pk), str(cell.project_id)),
-    )[:limit]:  # fmt: skip
+    own = Q(object_type="cell", object_id=str(cell.pk)) | Q(
+        object_type="project", object_id=str(cell.project_id)
+    )
+    for a in AuditEvent.objects.filter(own, tenant_id=cell.project.tenant_id)[:limit]:
         if a.verb.startswith(shown):
-            word = a.verb.replace(".", ": ").replace("_", " ").capitalize()
-            events.append(Event(a.at, "pencil", "idle", f"{word}", f"by {a.actor}"))
+            word = VERB_WORDS.get(a.verb, a.verb.replace(".", ": ").replace("_", " ").capitalize())
+            events.append(Event(a.at, "pencil", "idle", word, f"by {a.actor}"))
     denied = (
         Edge.objects.filter(cell=cell, last_at__gte=timezone.now() - timedelta(days=1))
         .exclude(verdict=1)

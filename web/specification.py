@@ -97,10 +97,8 @@ def _connection(raw: dict) -> Connection:
 
 
 def _memory(value: object) -> str:
-    """``256Mi`` as it was written, bytes as MiB."""
-    if isinstance(value, int | float) and value:
-        return f"{value / 2**20:.0f} MiB"
-    return str(value or "").replace("Mi", " MiB").replace("Gi", " GiB")
+    """A limit, which the specification keeps in MiB."""
+    return f"{value:g} MiB" if isinstance(value, int | float) and value else ""
 
 
 def _probe(health: dict) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from django import template
 from django.conf import settings
 from django.http import HttpRequest
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from web import formats, states
@@ -145,6 +145,25 @@ register.filter("protocol", formats.protocol)
 def short(commit: str) -> str:
     """A commit as people say it."""
     return (commit or "")[:8]
+
+
+@register.filter
+def marked(text: str) -> SafeString:
+    """A sentence whose `names` between backticks are shown as code."""
+    pieces = str(text).split("`")
+    if len(pieces) % 2 == 0:  # an odd mark stays what it is
+        return format_html("{}", text)
+    return format_html_join(
+        "", "{}", ((format_html("<code>{}</code>", p) if i % 2 else p,) for i, p in enumerate(pieces))
+    )
+
+
+@register.filter
+def listed(value: object) -> str:
+    """A value of an audit event as people write it."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 
 @register.filter

@@ -124,11 +124,14 @@ def component(
         raise not_found("component")
     picture = queries_cell.picture(place, rows)
     key = f"w{row.identity}"
+    points, refused = queries_cell.component_traffic(place.cell, row.identity)  # type: ignore[arg-type]
     context = {
         "place": place,
         "tab": "cell",
         "crumb": component,
         "row": row,
+        "points": points,
+        "refused": refused,
         "edges_in": [e for e in picture.edges if e.destination.key == key],
         "edges_out": [e for e in picture.edges if e.source.key == key],
         "variables": queries.variables(place.cell).filter(component=None)  # type: ignore[arg-type]

@@ -62,4 +62,5 @@ def why(request: HttpRequest, actor: Actor, tenant: str) -> HttpResponse:
                 )
             except CytoplaneError as error:
                 context["error"] = error
-    return render(request, "web/why.html", context)
+    template = "web/parts/answer.html" if request.GET.get("part") == "answer" else "web/why.html"
+    return render(request, template, context)

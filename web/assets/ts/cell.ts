@@ -2,6 +2,8 @@
 //
 // The server lays the picture out. As long as its shape stays (same parts, same edges) an event only
 // changes words and classes; another shape makes htmx fetch the picture anew.
+import htmx from "htmx.org";
+
 interface Picture {
   shape: string;
   edges: Record<string, { label: string; style: string; title: string }>;
@@ -64,7 +66,9 @@ function start(place: HTMLElement): void {
     chosen = key;
     each("edge", key, (element) => element.classList.add("chosen"));
     document.querySelector(`tr[data-row="${CSS.escape(key)}"]`)?.classList.add("chosen");
-    box.querySelector(".content")!.replaceChildren(source.content.cloneNode(true));
+    const content = box.querySelector<HTMLElement>(".content")!;
+    content.replaceChildren(source.content.cloneNode(true));
+    htmx.process(content); // a refused edge fetches the declaration that would open it
     box.hidden = false;
     const ground = place.getBoundingClientRect();
     const pill = (from.querySelector(".pill") ?? from).getBoundingClientRect();
