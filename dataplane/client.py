@@ -106,18 +106,28 @@ class ControlPlane:
         # Only to learn the authority, which is compared with the token before it is trusted.
         answer = httpx.get(f"{self.base}/authority", verify=False, timeout=10)  # noqa: S501
         answer.raise_for_status()
-        authority = x509.load_pem_x509_certificate(answer.content)
+        try:
+            authority = x509.load_pem_x509_certificate(answer.content)
+        except ValueError:
+            raise Refused("the control plane's authority isn't a certificate") from None
         if hashlib.sha256(authority.public_bytes(serialization.Encoding.DER)).hexdigest() != fingerprint:
             raise Refused("the control plane's authority isn't the one that the enrolment token names")
-        context = ssl.create_default_context(cadata=answer.text)
+        # This one alone: whatever else the answer held was compared with nothing.
+        trusted = authority.public_bytes(serialization.Encoding.PEM).decode()
+        context = ssl.create_default_context(cadata=trusted)
         answer = httpx.post(
             f"{self.base}/enrol",
             json={"token": token, "csr_pem": self._request_certificate(), "name": name, "facts": facts},
             verify=context,
             timeout=20,
         )
+        if answer.status_code == 403 and self.enrolled:
+            # Whoever went down between its certificate and this line finds a token that is used up.
+            log.warning("the enrolment token is refused; the certificate stays what it was")
+            file.unlink()
+            return
         document = self._document(answer)
-        self._keep(document)
+        self._keep({**document, "authority_pem": trusted})
         write_private(
             self.folder / "identity.json",
             json.dumps({"node_id": document["node_id"], "plane_id": document["plane_id"]}).encode(),
@@ -151,7 +161,13 @@ class ControlPlane:
     @staticmethod
     def _document(answer: httpx.Response) -> dict[str, Any]:
         if answer.is_success:
-            return answer.json() if answer.content else {}
+            try:
+                document = answer.json() if answer.content else {}
+            except ValueError:
+                document = None
+            if not isinstance(document, dict):
+                raise Refused("what answered isn't a control plane")
+            return document
         try:
             raise Refused(answer.json()["error"]["message"])
         except (ValueError, KeyError, TypeError):

@@ -191,7 +191,9 @@ def control_gateway(config: Config) -> None:
                         "server_uri": {"uri": "http://web", "cluster": "web", "timeout": "5s"},
                         "path_prefix": "/authz",
                     },
-                    "allowed_headers": {"patterns": [{"exact": "x-forwarded-client-cert"}]},
+                    "allowed_headers": {
+                        "patterns": [{"exact": "x-forwarded-client-cert"}, {"exact": "content-type"}]
+                    },
                 },
             },
             {

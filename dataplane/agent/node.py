@@ -120,6 +120,10 @@ class Agent:
                 log.warning("the control plane: %s", error)
                 time.sleep(delay)
                 delay = min(delay * 2, 15)
+            except Exception:  # whatever it was, the node mustn't stop asking
+                log.exception("following the control plane failed")
+                time.sleep(delay)
+                delay = min(delay * 2, 15)
 
     def _accept(self, document: dict[str, Any]) -> None:
         with self._lock:

@@ -91,6 +91,10 @@ class Builder:
                 log.warning("the control plane: %s", error)
                 time.sleep(delay)
                 delay = min(delay * 2, 10)
+            except Exception:  # whatever it was, the slot must take the next build
+                log.exception("taking a build failed")
+                time.sleep(delay)
+                delay = min(delay * 2, 10)
 
     def take(self, document: dict[str, Any], slot: int) -> None:
         """Do one build and report its result."""

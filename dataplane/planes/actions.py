@@ -18,7 +18,7 @@ def touch(plane: Plane) -> None:
 @transaction.atomic
 def acknowledge(node: Node, generation: int, errors: list[str]) -> None:
     """The node says that it has applied a generation; what waits for it goes on."""
-    if node.plane_id is None or generation > Plane.objects.get(pk=node.plane_id).generation:
+    if node.plane_id is None or generation < 0 or generation > Plane.objects.get(pk=node.plane_id).generation:
         return  # it can't have applied what was never sent
     if generation > node.acknowledged or node.acknowledged > generation + 10**6:
         node.acknowledged = generation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import re
 import time
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import redis.asyncio
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.db import connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
@@ -23,14 +25,34 @@ from dataplane.planes.identity import node_of, node_view
 from dataplane.planes.models import Node
 
 LONGEST_WAIT = 30.0
-_REPOSITORY = re.compile(r"^/authz/v2/t(\d+)/p(\d+)/")
+_REPOSITORY = re.compile(r"/authz/v2/t([1-9][0-9]{0,17})/p([1-9][0-9]{0,17})/")
+#: JSON can say what PostgreSQL's text can't hold: zero bytes and halves of surrogate pairs.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_READING, _WRITING = ("GET", "HEAD"), ("GET", "HEAD", "POST", "PATCH", "PUT")
+
+
+def _storable(value: Any) -> Any:
+    """A value of a document without what can't be stored; numbers out of range are None."""
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else None
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return value
 
 
 def body(request: HttpRequest) -> dict[str, Any]:
-    """The JSON object of a request."""
+    """The JSON object of a request, with nothing in it that couldn't be stored."""
     try:
-        document = json.loads(request.body or b"{}")
-    except ValueError:
+        document = _storable(json.loads(request.body or b"{}"))
+    except RequestDataTooBig:
+        raise CytoplaneError("invalid", field="body", message="The body is too large.")
+    except (ValueError, RecursionError):
         raise CytoplaneError("invalid", field="body", message="The body isn't JSON.")
     if not isinstance(document, dict):
         raise CytoplaneError("invalid", field="body", message="The body isn't a JSON object.")
@@ -98,7 +120,8 @@ async def desired(request: HttpRequest) -> HttpResponse:
     node = await _query(lambda: node_of(request, kind=Node.Kind.AGENT))
     try:
         after = int(request.GET.get("generation", "0"))
-        wait = min(float(request.GET.get("wait", "0")), LONGEST_WAIT)
+        # In this order something that isn't a number waits for nothing instead of for ever.
+        wait = min(LONGEST_WAIT, max(0.0, float(request.GET.get("wait", "0"))))
     except ValueError:
         raise CytoplaneError("invalid", field="generation", message="`generation` and `wait` are numbers.")
     until = time.monotonic() + wait
@@ -131,7 +154,7 @@ async def desired(request: HttpRequest) -> HttpResponse:
 def acknowledge(request: HttpRequest, node: Node) -> JsonResponse:
     """A generation is applied, completely or with errors."""
     document = body(request)
-    if document.get("applied") is True and isinstance(document.get("generation"), int):
+    if document.get("applied") is True and type(document.get("generation")) is int:
         actions.acknowledge(node, document["generation"], document.get("errors") or [])
     return JsonResponse({})
 
@@ -165,12 +188,23 @@ def authorise_image(request: HttpRequest, rest: str = "") -> HttpResponse:
     if request.path.rstrip("/") == "/authz/v2":
         return HttpResponse()
     match = _REPOSITORY.match(request.path)
-    if match is None:
+    if match is None or ".." in request.path.split("/") or not _own_layers(request, match):
         raise CytoplaneError("not-found", kind="image")
     tenant, project = int(match.group(1)), int(match.group(2))
-    reading = request.method in ("GET", "HEAD")
-    if node.kind == Node.Kind.AGENT and reading and plane_runs(node.plane_id, tenant, project):
+    agent, builder = node.kind == Node.Kind.AGENT, node.kind == Node.Kind.BUILDER
+    if agent and request.method in _READING and plane_runs(node.plane_id, tenant, project):
         return HttpResponse()
-    if node.kind == Node.Kind.BUILDER and builder_holds(node, tenant, project):
+    if builder and request.method in _WRITING and builder_holds(node, tenant, project):
         return HttpResponse()
     raise CytoplaneError("not-found", kind="image")
+
+
+def _own_layers(request: HttpRequest, match: re.Match[str]) -> bool:
+    """Whether an upload takes layers over from no other project.
+
+    The registry would mount any repository's layer whose digest is known. It reads ``from`` out of a
+    form in the body too, which isn't seen here, so no upload may have one.
+    """
+    own = f"t{match.group(1)}/p{match.group(2)}"
+    form = request.method == "POST" and request.content_type not in ("", "application/octet-stream")
+    return not form and all(name == own for name in request.GET.getlist("from"))

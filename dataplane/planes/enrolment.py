@@ -44,6 +44,9 @@ def enrol(token: str, csr_pem: str, name: str, facts: dict) -> tuple[Node, str, 
     )
     if row is None or row.used_at or row.expires_at < timezone.now() or not _NAME.fullmatch(name):
         raise CytoplaneError("enrolment-refused")
+    if row.plane_id:
+        # Two nodes with two tokens at once: the second one sees the first.
+        Plane.objects.select_for_update().get(pk=row.plane_id)
     if row.kind == Node.Kind.AGENT and row.plane and row.plane.engine == Plane.Engine.MACHINE:
         # A machine plane has exactly one node: enrolling again replaces its certificates.
         node = Node.objects.filter(plane=row.plane, kind=row.kind).first()

@@ -12,6 +12,7 @@ from controlplane.errors import CytoplaneError
 from dataplane.planes.models import Node, Plane
 from delivery import environment, log, machine, tasks
 from delivery.models import Build, Deployment, Push, Release, Replica
+from delivery.queries import replica_number
 from projects import quotas
 from projects.actions import sync_specification
 from projects.models import Cell
@@ -238,9 +239,9 @@ def record_replica_reports(plane: Plane, reports: list[dict[str, Any]]) -> None:
     """Take the phases that a node reports for replicas of its own plane; others are ignored."""
     by_id = {}
     for report in reports:
-        name = str(report.get("id", ""))
-        if name[:1] == "r" and name[1:].isdigit() and report.get("phase") in _PHASES:
-            by_id[int(name[1:])] = report
+        number, phase = replica_number(report.get("id")), report.get("phase")
+        if number and isinstance(phase, str) and phase in _PHASES:
+            by_id[number] = report
     changed = set()
     for replica in Replica.objects.filter(pk__in=by_id, plane=plane):
         report = by_id[replica.pk]
@@ -268,7 +269,7 @@ def _detail(report: dict[str, Any]) -> dict[str, Any]:
         detail["exit_code"] = report["exit_code"]
     if isinstance(report.get("reason"), str):
         detail["reason"] = report["reason"][:300].replace("\0", "")
-    if isinstance(report.get("started_at"), int | float):
+    if isinstance(report.get("started_at"), int | float) and abs(report["started_at"]) < 2**40:
         detail["started_at"] = report["started_at"]
     if isinstance(report.get("last_lines"), list):
         detail["last_lines"] = [str(line)[:400].replace("\0", "") for line in report["last_lines"][-30:]]

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from django.db.models import QuerySet
 
 from controlplane.errors import not_found
 from dataplane.planes.models import Node
 from delivery.models import Build, Deployment, Release, Replica
 from projects.models import Cell
+
+_REPLICA = re.compile(r"r([1-9][0-9]{0,17})")
+
+
+def replica_number(name: Any) -> int | None:
+    """The number of a replica by the name that nodes know it by; None for what isn't one."""
+    match = _REPLICA.fullmatch(name) if isinstance(name, str) else None
+    return int(match.group(1)) if match else None
 
 
 def builder_holds(node: Node, tenant: int, project: int) -> bool:

@@ -11,11 +11,14 @@ from django.utils import timezone
 
 from dataplane.planes.models import Plane
 from delivery.models import Replica
+from delivery.queries import replica_number
 from projects.models import Cell, Workload
 from telemetry.models import LogLine
 
 EGRESS = 0
 LONGEST_LINE = 8192
+#: Packets or bytes of one flow in one report; sums stay far from what a column holds.
+_MOST_AT_ONCE = 2**48
 #: Lines and minutes kept for each cell.
 KEPT_LINES, KEPT_HOURS = 20000, 48
 
@@ -25,7 +28,8 @@ INSERT INTO telemetry_edge
    bytes, last_at)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT ON CONSTRAINT edge_bucket DO UPDATE SET
-  packets = telemetry_edge.packets + excluded.packets, bytes = telemetry_edge.bytes + excluded.bytes,
+  packets = LEAST(telemetry_edge.packets + excluded.packets, 4611686018427387904),
+  bytes = LEAST(telemetry_edge.bytes + excluded.bytes, 4611686018427387904),
   last_at = excluded.last_at, rule = excluded.rule
 """
 
@@ -72,12 +76,12 @@ def record_flows(plane: Plane, flows: list[dict[str, Any]]) -> int:
             _whole(flow.get("protocol"), 255),
             direction,
             1 if flow.get("allowed") is True else 2,
-            "" if flow.get("allowed") is True else str(flow.get("reason", ""))[:40],
+            "" if flow.get("allowed") is True else str(flow.get("reason", "")).replace("\0", "")[:40],
         )
         total = totals[key]
         total[0] = _whole(flow.get("rule"))
-        total[1] += _whole(flow.get("packets"))
-        total[2] += _whole(flow.get("bytes"))
+        total[1] += _whole(flow.get("packets"), _MOST_AT_ONCE)
+        total[2] += _whole(flow.get("bytes"), _MOST_AT_ONCE)
     with transaction.atomic(), connection.cursor() as cursor:
         # One order for everybody: two reports can't wait for each other.
         for key in sorted(totals):
@@ -87,11 +91,7 @@ def record_flows(plane: Plane, flows: list[dict[str, Any]]) -> int:
 
 def record_logs(plane: Plane, lines: list[dict[str, Any]]) -> int:
     """Keep what processes wrote; the number of lines taken."""
-    wanted = set()
-    for line in lines:
-        name = str(line.get("replica", ""))
-        if name[:1] == "r" and name[1:].isdigit():
-            wanted.add(int(name[1:]))
+    wanted = {number for line in lines if (number := replica_number(line.get("replica")))}
     if not wanted:
         return 0
     replicas = {
@@ -100,8 +100,7 @@ def record_logs(plane: Plane, lines: list[dict[str, Any]]) -> int:
     }
     rows = []
     for line in lines:
-        name = str(line.get("replica", ""))
-        replica = replicas.get(int(name[1:])) if name[1:].isdigit() else None
+        replica = replicas.get(replica_number(line.get("replica")))
         if replica is None:
             continue
         rows.append(
