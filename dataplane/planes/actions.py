@@ -22,8 +22,7 @@ def acknowledge(node: Node, generation: int, errors: list[str]) -> None:
         return  # it can't have applied what was never sent
     if generation > node.acknowledged or node.acknowledged > generation + 10**6:
         node.acknowledged = generation
-    node.last_seen_at = timezone.now()
-    node.save(update_fields=["acknowledged", "last_seen_at"])
+        node.save(update_fields=["acknowledged"])
     from delivery.actions import generation_acknowledged
 
     generation_acknowledged(node.plane_id, generation)

@@ -167,11 +167,12 @@ def report(request: HttpRequest, node: Node) -> JsonResponse:
     from telemetry.actions import record_flows, record_logs
 
     document = body(request)
-    if isinstance(document.get("node"), dict):
-        actions.record_health(node, document["node"])
     record_replica_reports(node.plane, items(document, "replicas", 2000))
     record_flows(node.plane, items(document, "flows", 5000))
     record_logs(node.plane, items(document, "logs", 5000))
+    # Last: a node whose reports can't be taken must look silent, not healthy.
+    if isinstance(document.get("node"), dict):
+        actions.record_health(node, document["node"])
     return JsonResponse({})
 
 
