@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,15 @@ from dataplane import addresses
 from dataplane.agent import seccomp
 from dataplane.agent.network import path_of
 from dataplane.builder import limits
+from dataplane.builder.disk import DiskWatch, used
+from dataplane.builder.output import Output
 from dataplane.client import ControlPlane
 from infra.config import Config
 
 #: Users of builds lie above those of workloads; a range of 65,536 for each tenant.
 _FIRST_UID = 1 << 31
 _UIDS = 1 << 16
+_PIECE = 64 * 1024
 _ENCLOSURE = Path(__file__).with_name("enclosure.py")
 
 
@@ -204,20 +207,34 @@ class Runner:
         self._process = process
         timer = threading.Timer(max(1.0, self._deadline - time.monotonic()), self._kill)
         timer.start()
-        output: deque[str] = deque(maxlen=20000)
         assert process.stdout is not None
-        for raw in process.stdout:
-            line = raw.decode(errors="replace")
-            output.append(line)
-            if show:
-                self.say(f"       {line}")
-        code = process.wait()
+        output = Output(self.say if show else None)
+        with DiskWatch(self._written(), self.job.limits["disk"], self._kill) as disk:
+            # As much as there is, never a whole line: one could be longer than memory.
+            while piece := process.stdout.read1(_PIECE):  # type: ignore[attr-defined]
+                output.add(piece)
+            code = process.wait()
         timer.cancel()
+        output.close()
         if self._cancelled.is_set():
             raise Cancelled
+        if disk.exceeded:
+            # Nothing of it runs any more. Layers come again; a full disk would fail every next build too.
+            shutil.rmtree(storage(self.config, self.job.tenant), ignore_errors=True)
+            raise BuildFailed("build-disk", limit=self.job.limits["disk"] // 2**20)
         if time.monotonic() >= self._deadline:
             raise BuildFailed("build-timeout", limit=self.job.limits["seconds"])
-        return code, "".join(output)
+        return code, output.text
+
+    def tidy(self) -> None:
+        """Empty the tenant's caches before they get in the way of its next build."""
+        own = storage(self.config, self.job.tenant)
+        with _storage_locks[self.job.tenant]:
+            if used(own) > self.job.limits["disk"] * 2 // 3:
+                shutil.rmtree(own, ignore_errors=True)
+
+    def _written(self) -> list[Path]:
+        return [storage(self.config, self.job.tenant), self.folder]
 
     def build(self, name: str, folder: Path, instructions: Path) -> str:
         """Build an image from ``folder`` of the workspace; its name in the tenant's storage."""
@@ -254,7 +271,7 @@ class Runner:
         return f"/mnt/work/{path.relative_to(self.folder)}"
 
     def _inspect(self, tag: str, name: str) -> None:
-        """The image is what counts, not what the build claims: bounds on size, no root at start."""
+        """The image is what counts, not what the build claims: it can be read and hasn't too many layers."""
         code, text = self.run(["buildah", "inspect", "--type=image", tag], show=False)
         try:
             document = json.loads(text)

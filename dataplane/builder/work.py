@@ -128,6 +128,7 @@ class Builder:
             shutil.rmtree(runner.folder, ignore_errors=True)
         if result is not None:
             self._report(job, result)
+        runner.tidy()
 
     def _report(self, job: Job, result: dict[str, Any]) -> None:
         for attempt in range(6):

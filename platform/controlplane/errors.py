@@ -83,6 +83,11 @@ CATALOGUE: dict[str, Entry] = {
         "The build took longer than {limit} s.",
         "Make it shorter or ask for a larger limit, then push again.",
     ),
+    "build-disk": Entry(
+        422,
+        "The build filled more than {limit} MiB of disk.",
+        "Make what it fetches and writes smaller, then push again; its caches were emptied.",
+    ),
     "builder-lost": Entry(503, "The builder went away during the build.", "Push again; nothing was changed."),
     # Deployments.
     "process-exited": Entry(
@@ -109,6 +114,19 @@ CATALOGUE: dict[str, Entry] = {
         503,
         "The data plane {plane} is offline since {since}.",
         "It catches up when it returns; try again then.",
+    ),
+    "engine-unsupported": Entry(
+        409,
+        "{environment} is on the Kubernetes plane {plane}, where cells get their place but nothing runs yet.",
+        "Ask the platform's admins to bind {environment} to a machine plane, then deploy again.",
+    ),
+    "cluster-unreachable": Entry(
+        503, "The cluster can't be reached: {reason}.", "Check the address in the kubeconfig and try again."
+    ),
+    "cluster-refused": Entry(
+        422,
+        "The cluster can't be used: {reason}.",
+        "Correct the kubeconfig or the rights of its user and try again.",
     ),
     "nothing-released": Entry(409, "Nothing has been released in {cell} yet.", "Push the project first."),
     # Ours.

@@ -20,7 +20,7 @@ from delivery import actions, log, publish
 from delivery.git import repository
 from delivery.models import Build
 
-LIMITS = {"memory": 2 * 2**30, "cpu": 2.0, "pids": 1024, "seconds": 600, "image": 2 * 2**30}
+LIMITS = {"memory": 2 * 2**30, "cpu": 2.0, "pids": 1024, "seconds": 600, "disk": 6 * 2**30}
 
 
 def _claim(node: Node) -> dict | None:
