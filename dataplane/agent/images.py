@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
+import time
 from collections import defaultdict
 
 from dataplane.agent import podman
@@ -12,6 +13,9 @@ from dataplane.client import ControlPlane
 from infra.config import Config
 
 _REFERENCE = re.compile(r"^(t\d+/p\d+)@sha256:([0-9a-f]{64})$")
+_OURS = re.compile(r"^localhost/cytoplane/t\d+/p\d+:[0-9a-f]{40}$")
+#: Seconds that an image stays after it was made, though nothing runs it: the last release may come back.
+KEPT = 24 * 3600
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -54,3 +58,17 @@ def ensure(config: Config, control: ControlPlane, client: podman.Podman, referen
         if done.returncode:
             raise ImageError(f"pulling the image failed: {done.stderr.strip().splitlines()[-1:] or '?'}")
         return name
+
+
+def prune(client: podman.Podman, references: set[str], now: float | None = None) -> list[str]:
+    """Remove images that nothing runs any more; their names. What is needed again is pulled again."""
+    wanted = {local_name(reference) for reference in references}
+    removed = []
+    for image in client.images():
+        names = [name for name in image.get("Names") or [] if _OURS.match(name)]
+        age = (time.time() if now is None else now) - image.get("Created", 0)
+        if names and not wanted & set(names) and age > KEPT:
+            for name in names:
+                client.remove_image(name)
+            removed += names
+    return removed

@@ -39,10 +39,10 @@ class NameDenials:
                 rows = json.loads(self._socket.recv(_LARGEST))
             except OSError:
                 return
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             for row in rows if isinstance(rows, list) else ():
-                with contextlib.suppress(TypeError, ValueError, IndexError):
+                with contextlib.suppress(TypeError, ValueError, LookupError, OverflowError):
                     yield _flow(int(row[0]), str(row[1]), int(row[2]))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from dataplane import addresses
-from dataplane.agent import container, kernel, network, podman, state
+from dataplane.agent import container, images, kernel, network, podman, state
 from dataplane.agent.logs import Tail
 from dataplane.agent.names import NameDenials
 from dataplane.agent.replica import ReplicaWorker
@@ -30,6 +30,7 @@ log = logging.getLogger("cytoplane.agent")
 POLL_SECONDS = 25
 REPORT_SECONDS = 2.0
 HEALTH_SECONDS = 10.0
+TIDY_SECONDS = 3600.0
 ENVOY_SECONDS = 5.0
 _MOST_PENDING = 20000
 #: Kernels talk to their neighbours unasked; nobody needs to know that it was refused.
@@ -253,6 +254,7 @@ class Agent:
     # Reporting.
     def _report_loop(self) -> None:
         health_due = 0.0
+        tidy_due = time.monotonic() + TIDY_SECONDS
         while True:
             self._report.wait(REPORT_SECONDS)
             # A moment for what belongs together.
@@ -266,6 +268,20 @@ class Agent:
                 if self.snapshot and self._applied == self.snapshot["generation"] and not self.problems:
                     self._acknowledge(self._applied)
             self._send(node)
+            if time.monotonic() >= tidy_due:
+                self._tidy()
+                tidy_due = time.monotonic() + TIDY_SECONDS
+
+    def _tidy(self) -> None:
+        """Take away images that nothing runs any more."""
+        snapshot = self.snapshot
+        if snapshot is None:
+            return
+        wanted = {endpoint["process"]["image"] for endpoint in snapshot["endpoints"]}
+        try:
+            images.prune(podman.Podman(self.config), wanted)
+        except (podman.PodmanError, images.ImageError) as error:
+            log.warning("images can't be tidied: %s", error)
 
     def _collect(self) -> None:
         for flow in self.kernel.flows():
