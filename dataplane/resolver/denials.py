@@ -15,8 +15,8 @@ from pathlib import Path
 MOST_NAMES = 30
 OTHERS = "(more names)"
 LONGEST_NAME = 253
-#: Counts in one datagram.
-_PIECE = 100
+#: Counts in one datagram: below what the agent reads, however many characters are escaped.
+_PIECE = 40
 
 
 def path_in(folder: Path) -> Path:
@@ -40,7 +40,7 @@ class Denials:
     def send(self) -> None:
         """Hand over what was counted; it is kept while nobody listens."""
         rows = [
-            [identity, name, count]
+            (identity, name, count)
             for identity, names in self._counts.items()
             for name, count in names.items()
         ]
@@ -51,7 +51,14 @@ class Denials:
             try:
                 client.connect(str(self._path))
                 for first in range(0, len(rows), _PIECE):
-                    client.send(json.dumps(rows[first : first + _PIECE]).encode())
+                    piece = rows[first : first + _PIECE]
+                    client.send(json.dumps(piece).encode())
+                    self._forget(piece)
             except OSError:
                 return
-        self._counts.clear()
+
+    def _forget(self, rows: list[tuple[int, str, int]]) -> None:
+        for identity, name, _ in rows:
+            del self._counts[identity][name]
+            if not self._counts[identity]:
+                del self._counts[identity]

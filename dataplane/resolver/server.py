@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import struct
+from collections import Counter
 
 from dnslib import AAAA, EDNS0, QTYPE, RCODE, RR, A, DNSHeader, DNSRecord, EDNSOption
 from dnslib.dns import DNSError
@@ -24,7 +25,8 @@ _PROHIBITED = 18
 _LARGEST_UDP = 1232
 _TCP_IDLE = 10.0
 REPORT_SECONDS = 1.0
-_MOST_TCP = 256
+#: Connections in all and of one asker, which must not take all of them.
+_MOST_TCP, _MOST_TCP_EACH = 256, 16
 
 
 def answer(table: Table, asker: str, data: bytes, denials: Denials | None = None) -> bytes | None:
@@ -81,20 +83,29 @@ class _Udp(asyncio.DatagramProtocol):
 async def serve(table: Table, denials: Denials, addresses: list[str], port: int = 53) -> None:
     """Answer on all addresses until cancelled."""
     loop = asyncio.get_running_loop()
-    places = asyncio.Semaphore(_MOST_TCP)
+    connected: Counter[str] = Counter()
 
     async def tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with places:
+        asker = writer.get_extra_info("peername")[0]
+        if connected.total() >= _MOST_TCP or connected[asker] >= _MOST_TCP_EACH:
+            writer.close()
+            return
+        connected[asker] += 1
+        try:
             with contextlib.suppress(asyncio.IncompleteReadError, TimeoutError, OSError):
                 while True:
                     size = await asyncio.wait_for(reader.readexactly(2), _TCP_IDLE)
                     data = await asyncio.wait_for(reader.readexactly(int.from_bytes(size)), _TCP_IDLE)
                     table.refresh()
-                    response = answer(table, writer.get_extra_info("peername")[0], data, denials)
+                    response = answer(table, asker, data, denials)
                     if response is None:
                         break
                     writer.write(struct.pack("!H", len(response)) + response)
-                    await writer.drain()
+                    await asyncio.wait_for(writer.drain(), _TCP_IDLE)
+        finally:
+            connected[asker] -= 1
+            if not connected[asker]:
+                del connected[asker]
             writer.close()
 
     for address in addresses:

@@ -27,14 +27,21 @@ class Table:
             stamp = (status.st_mtime_ns, status.st_ino)
             if stamp == self._stamp:
                 return
-            document = json.loads(self._path.read_text())
-            self._askers = {str(a): str(i) for a, i in document["askers"].items()}
-            self._names = document["names"]
-            self._stamp = stamp
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            if self._stamp is None:
-                return
+            text = self._path.read_bytes()
+        except OSError:
+            return  # before the first table, or before the agent has let us read this one
+        self._stamp = stamp
+        try:
+            document = json.loads(text)
+            askers = {str(a): str(int(i)) for a, i in document["askers"].items()}
+            names = {
+                str(identity): {str(name): [str(a) for a in pair] for name, pair in known.items()}
+                for identity, known in document["names"].items()
+            }
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             log.warning("the table can't be read, the last one stays in force: %s", error)
+            return
+        self._askers, self._names = askers, names
 
     def lookup(self, asker: str, name: str) -> list[str] | None:
         """Addresses of a name for an asker; None where the asker isn't known at all."""
