@@ -12,7 +12,9 @@ def touch(plane: Plane) -> None:
     """Rebuild the plane's desired state once the surrounding transaction is committed."""
     from dataplane.planes.tasks import rebuild
 
-    rebuild.enqueue(plane.pk)
+    # Only machines pull.
+    if plane.engine == Plane.Engine.MACHINE:
+        rebuild.enqueue(plane.pk)
 
 
 @transaction.atomic

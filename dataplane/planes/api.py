@@ -7,8 +7,11 @@ from typing import Any
 from django.http import HttpRequest
 from ninja import Router, Schema
 
+from cells.provisioning import actions as provisioning
+from cells.provisioning import queries as places
+from cells.provisioning.models import Place
 from controlplane.errors import not_found
-from dataplane.planes import enrolment
+from dataplane.planes import enrolment, kubernetes
 from dataplane.planes.models import Node, Plane
 from tenants.api import actor_of
 from tenants.policy import authorise_platform
@@ -18,6 +21,35 @@ router = Router()
 
 class NewToken(Schema):
     kind: str = "agent"
+
+
+class NewPlane(Schema):
+    """A cluster that workers drive directly. ``owner``: a tenant's slug for a private one."""
+
+    name: str
+    kubeconfig: str
+    owner: str = ""
+
+
+class Binding(Schema):
+    plane: str
+
+
+def place_out(place: Place) -> dict[str, Any]:
+    return {
+        "location": place.location,
+        "tenant": place.tenant,
+        "project": place.project,
+        "environment": place.environment,
+        "wanted": place.wanted,
+        "state": place.state,
+        "state_since": place.state_since,
+        "revision": place.revision,
+        "problems": place.problems,
+        "error": place.error_code or None,
+        "checked_at": place.checked_at,
+        "next_at": place.next_at,
+    }
 
 
 def node_out(node: Node) -> dict[str, Any]:
@@ -71,3 +103,30 @@ def revoke_node(request: HttpRequest, number: int) -> dict[str, Any]:
         raise not_found("node")
     enrolment.revoke(actor.name, node)
     return {}
+
+
+@router.post(
+    "/planes", operation_id="create_kubernetes_plane", summary="A Kubernetes plane from a kubeconfig"
+)
+def create_kubernetes_plane(request: HttpRequest, body: NewPlane) -> dict[str, Any]:
+    plane, version = kubernetes.create_plane(
+        acting_user=actor_of(request), name=body.name, kubeconfig=body.kubeconfig, owner=body.owner
+    )
+    return plane_out(plane) | {"version": version}
+
+
+@router.get("/planes/{name}/places", operation_id="list_places", summary="Cells' places on a plane")
+def list_places(request: HttpRequest, name: str) -> list[dict[str, Any]]:
+    return [place_out(place) for place in places.places(actor_of(request), name)]
+
+
+@router.put(
+    "/tenants/{tenant}/environments/{environment}/plane",
+    operation_id="bind_environment",
+    summary="Which plane an environment's cells are on",
+)
+def bind_environment(request: HttpRequest, tenant: str, environment: str, body: Binding) -> dict[str, Any]:
+    row = provisioning.bind_environment(
+        acting_user=actor_of(request), tenant=tenant, environment=environment, plane=body.plane
+    )
+    return {"environment": row.name, "plane": row.plane.name if row.plane else None}

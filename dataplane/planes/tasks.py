@@ -16,5 +16,5 @@ def rebuild(plane_id: int) -> None:
 @app.task(name="planes.rebuild_all")
 def rebuild_all() -> None:
     """The safety net: whatever lost its wake-up is caught up with here."""
-    for plane_id in Plane.objects.values_list("pk", flat=True):
+    for plane_id in Plane.objects.filter(engine=Plane.Engine.MACHINE).values_list("pk", flat=True):
         snapshots.rebuild(plane_id)

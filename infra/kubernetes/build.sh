@@ -71,11 +71,18 @@ if [ ! -e "$work/generated" ]; then
 	make generated_files >>"$log" 2>&1 || fail "make generated_files failed"
 	touch "$work/generated"
 fi
+# In GOPATH mode a vendored package's variables go by its whole path; without them the server says v0.0.0,
+# which no chart is compatible with.
+flags="-s -w"
+for package in component-base/version client-go/pkg/version; do
+	name=k8s.io/kubernetes/vendor/k8s.io/$package
+	flags="$flags -X $name.gitVersion=v$version -X $name.gitMajor=1 -X $name.gitMinor=20"
+done
 for binary in $missing; do
 	[ ! -x "$cache/$binary" ] || continue
 	step "Building $binary"
-	go build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v$version -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=20 -X k8s.io/client-go/pkg/version.gitVersion=v$version" \
-		-o "$work/$binary" "./cmd/$binary" >>"$log" 2>&1 || fail "$binary can't be built"
+	go build -ldflags "$flags" -o "$work/$binary" "./cmd/$binary" >>"$log" 2>&1 ||
+		fail "$binary can't be built"
 	mv "$work/$binary" "$cache/$binary"
 done
 step "Kubernetes $version is in the cache"

@@ -44,6 +44,7 @@ INSTALLED_APPS = [
     "delivery",
     "telemetry",
     "dataplane.planes",
+    "cells.provisioning",
     "api",
     "web",
 ]
@@ -138,6 +139,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CELERY_BEAT_SCHEDULE = {
     "pulse": {"task": "controlplane.pulse", "schedule": 5.0},
     "deployments": {"task": "delivery.sweep", "schedule": 5.0},
+    "places": {"task": "provisioning.sweep", "schedule": 5.0},
     "planes": {"task": "planes.rebuild_all", "schedule": 30.0},
     "telemetry": {"task": "telemetry.prune", "schedule": 600.0},
 }
@@ -152,5 +154,9 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["redact"]}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {"httpx": {"level": "WARNING"}, "django.request": {"level": "ERROR"}},
+    "loggers": {
+        "httpx": {"level": "WARNING"},
+        "pyhelm3": {"level": "ERROR"},
+        "django.request": {"level": "ERROR"},
+    },
 }

@@ -6,6 +6,7 @@ import re
 
 from django.db import IntegrityError, transaction
 
+from cells.provisioning import actions as provisioning
 from cells.specification import Specification
 from controlplane.errors import CytoplaneError
 from dataplane.planes import actions as planes
@@ -37,14 +38,14 @@ RESERVED_VARIABLES = frozenset({"PORT", "CYTOPLANE_COMPONENT", "CYTOPLANE_RELEAS
 
 
 def create_default_environments(tenant: Tenant) -> None:
-    """The two environments that a tenant begins with, on the first shared plane."""
-    plane = Plane.objects.filter(owner=None).order_by("pk").first()
+    """The two environments that a tenant begins with, on the first shared machine."""
+    plane = Plane.objects.filter(owner=None, engine=Plane.Engine.MACHINE).order_by("pk").first()
     for name, (position, branch) in DEFAULT_ENVIRONMENTS.items():
         Environment.objects.create(tenant=tenant, name=name, position=position, branch=branch, plane=plane)
 
 
 def _create_cell(project: Project, environment: Environment) -> Cell:
-    return Cell.objects.create(
+    cell = Cell.objects.create(
         project=project,
         environment=environment,
         number=numbers.allocate("cell"),
@@ -52,6 +53,8 @@ def _create_cell(project: Project, environment: Environment) -> Cell:
         rule=numbers.allocate("rule"),
         gateway_index=numbers.allocate("gateway"),
     )
+    provisioning.settle(cell)
+    return cell
 
 
 @transaction.atomic
@@ -69,7 +72,7 @@ def create_project(
             )
     except IntegrityError:
         raise CytoplaneError("name-taken", kind="project", name=slug)
-    for environment in tenant.environments.all():
+    for environment in tenant.environments.select_related("plane"):
         _create_cell(project, environment)
     audit.record(acting_user, "project.create", project, tenant=tenant)
     return project
@@ -92,6 +95,7 @@ def destroy_project(*, acting_user: Actor, project: Project, confirm: str) -> No
         replica.delete()
     audit.record(acting_user, "project.destroy", project, tenant=tenant)
     remove_repository.enqueue(tenant.pk, project.pk)
+    provisioning.leave(project.cells.all())
     project.cells.update(serving_release=None)
     project.cells.all().delete()
     project.delete()

@@ -67,7 +67,11 @@ class Api:
 
     def _send(self, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
         content = None if body is None else json.dumps(body).encode()
-        headers = {"Accept": "application/json", "Content-Type": "application/json", **more.pop("headers", {})}
+        headers = {
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            **more.pop("headers", {}),
+        }
         try:
             response = self._client.request(
                 method, path, content=content, headers=headers, extensions=self._extensions, **more
@@ -76,7 +80,9 @@ class Api:
             raise Denied(f"{self._server} can't be trusted: {error.reason}") from None
         except httpx.HTTPError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise Denied(f"The certificate of {self._server} isn't from the kubeconfig's authority.") from None
+                raise Denied(
+                    f"The certificate of {self._server} isn't from the kubeconfig's authority."
+                ) from None
             raise Unreachable(f"{self._server} doesn't answer ({type(error).__name__}).") from None
         if len(response.content) > _MOST:
             raise Rejected(f"{self._server} answered with more than {_MOST // 2**20} MiB.")
@@ -130,10 +136,11 @@ class Api:
 
     def would_be(self, document: Object) -> Object:
         """What the server would make of a new object, with defaults and canonical amounts."""
-        trial = {**document, "metadata": {**document["metadata"], "name": f"{document['metadata']['name']}-trial"}}
-        return self._read(
-            self._send("POST", path_of(trial, name=False), trial, params={"dryRun": "All"})
-        )
+        trial = {
+            **document,
+            "metadata": {**document["metadata"], "name": f"{document['metadata']['name']}-trial"},
+        }
+        return self._read(self._send("POST", path_of(trial, name=False), trial, params={"dryRun": "All"}))
 
     def delete(self, version: str, kind: str, namespace: str, name: str) -> None:
         """Delete an object; nothing happens if there is none."""

@@ -107,9 +107,13 @@ def _only(part: dict[str, Any], known: set[str], what: str) -> None:
             continue
         shown = str(key)[:60]
         if key in ("exec", "auth-provider"):
-            raise InvalidKubeconfig(f"its {what} wants to run a program (`{shown}`): use a token or certificate")
+            raise InvalidKubeconfig(
+                f"its {what} wants to run a program (`{shown}`): use a token or certificate"
+            )
         if f"{key}-data" in known or key == "tokenFile":
-            raise InvalidKubeconfig(f"its {what} names a file (`{shown}`): put it inline, `--flatten` does it")
+            raise InvalidKubeconfig(
+                f"its {what} names a file (`{shown}`): put it inline, `--flatten` does it"
+            )
         raise InvalidKubeconfig(f"its {what} has `{shown}`, which isn't supported")
 
 

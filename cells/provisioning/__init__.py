@@ -1,0 +1,1 @@
+"""Cells' places on planes that workers drive directly: the namespaces of Kubernetes."""

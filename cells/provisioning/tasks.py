@@ -1,0 +1,26 @@
+"""What workers do for places. Every task may run twice and may be late."""
+
+from __future__ import annotations
+
+from django.db.models import Q
+from django.utils import timezone
+
+from cells.provisioning import work
+from cells.provisioning.models import Place
+from controlplane.celery import app
+
+
+@app.task(name="provisioning.reconcile")
+def reconcile(place_id: int) -> None:
+    """Bring a place to what it should be."""
+    if work.reconcile(place_id):
+        reconcile.enqueue(place_id)
+
+
+@app.task(name="provisioning.sweep")
+def sweep() -> None:
+    """Look at every place whose time has come and that nobody works on."""
+    now = timezone.now()
+    free = Q(lease_until=None) | Q(lease_until__lt=now)
+    for pk in Place.objects.filter(free, next_at__lte=now).values_list("pk", flat=True)[:200]:
+        reconcile.enqueue(pk)

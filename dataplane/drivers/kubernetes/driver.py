@@ -1,0 +1,157 @@
+"""Cells as namespaces: Helm makes and upgrades them, the API is asked what is really there.
+
+Every step can be the last one before a kill, so each call begins with a look and goes on from what it
+finds. An operation of Helm's that ended in the middle leaves a record that says `pending`; the record
+goes and the next installation takes over what was made, which carries the release's name. Nothing
+that was running in the namespace is deleted for that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pyhelm3 import ReleaseRevision
+
+from dataplane.drivers.interface import CellState, CellStatus, DriverError, PlacedCell, Rejected, Taken
+from dataplane.drivers.kubernetes.api import Api, Object
+from dataplane.drivers.kubernetes.drift import Drift, owned, with_ownership
+from dataplane.drivers.kubernetes.helm import RELEASES, UNFINISHED, Helm, record
+from dataplane.drivers.kubernetes.kubeconfig import Kubeconfig
+
+CHART = Path(__file__).resolve().parents[3] / "infra" / "charts" / "cell"
+#: What a container gets that states nothing: thousandths of a core, MiB.
+_DEFAULT_CPU, _DEFAULT_MEMORY = 500, 256
+
+
+class Kubernetes:
+    """The driver of one cluster. All methods raise ``DriverError``."""
+
+    def __init__(self, kubeconfig: Kubeconfig, chart: Path = CHART) -> None:
+        self._kubeconfig = kubeconfig
+        self._helm = Helm(kubeconfig, chart)
+
+    def check(self) -> str:
+        """The cluster's version; raises unless it answers and takes the credentials."""
+        with Api(self._kubeconfig) as api:
+            return api.check()
+
+    def ensure(self, cell: PlacedCell) -> CellStatus:
+        with Api(self._kubeconfig) as api:
+            namespace = _namespace(api, cell)
+            if namespace is not None and _going(namespace):
+                return CellStatus(CellState.REMOVING)
+            revision = self._helm.newest(cell.location)
+            if revision is not None and revision.status in UNFINISHED:
+                api.delete("v1", "Secret", RELEASES, record(revision))
+                revision = self._helm.newest(cell.location)
+            if revision is None or not self._helm.is_current(revision, values(cell)):
+                revision = self._helm.install(cell.location, values(cell))
+            for document in _documents(revision):
+                Drift(api, document).repair()
+            for stranger in _strangers(api, cell, _documents(revision)):
+                api.delete(
+                    stranger["apiVersion"], stranger["kind"], cell.location, stranger["metadata"]["name"]
+                )
+            return self._seen(api, cell)
+
+    def status(self, cell: PlacedCell) -> CellStatus:
+        with Api(self._kubeconfig) as api:
+            return self._seen(api, cell)
+
+    def _seen(self, api: Api, cell: PlacedCell) -> CellStatus:
+        namespace = _namespace(api, cell)
+        if namespace is not None and _going(namespace):
+            return CellStatus(CellState.REMOVING)
+        revision = self._helm.newest(cell.location)
+        if revision is None:
+            if namespace is None:
+                return CellStatus(CellState.ABSENT)
+            return CellStatus(CellState.INTERRUPTED, 0, ("The namespace is there without its Helm release.",))
+        number = revision.revision
+        if revision.status in UNFINISHED or revision.status == "failed":
+            problem = f"Helm's last operation ended in the middle ({revision.status.value})."
+            return CellStatus(CellState.INTERRUPTED, number, (problem,))
+        problems = []
+        if not self._helm.is_current(revision, values(cell)):
+            problems.append("It was installed from another chart or with other values.")
+        if namespace is None:
+            return CellStatus(CellState.DRIFTED, number, (*problems, "The namespace is missing."))
+        documents = _documents(revision)
+        problems += [problem for document in documents if (problem := Drift(api, document).problem())]
+        for stranger in _strangers(api, cell, documents):
+            problems.append(f"{stranger['kind']} {stranger['metadata']['name']} isn't the platform's.")
+        return CellStatus(CellState.DRIFTED if problems else CellState.READY, number, tuple(problems))
+
+    def remove(self, cell: PlacedCell) -> CellStatus:
+        with Api(self._kubeconfig) as api:
+            try:
+                namespace = _namespace(api, cell)
+            except Taken:
+                # Whatever it is, it isn't the cell: nothing of ours was ever made there.
+                if self._helm.newest(cell.location) is None:
+                    return CellStatus(CellState.ABSENT)
+                raise
+            if self._helm.newest(cell.location) is not None:
+                self._helm.uninstall(cell.location)
+                namespace = _namespace(api, cell)
+            if namespace is not None and not _going(namespace):
+                api.delete("v1", "Namespace", "", cell.location)
+                namespace = _namespace(api, cell)
+            return CellStatus(CellState.ABSENT if namespace is None else CellState.REMOVING)
+
+
+def values(cell: PlacedCell) -> dict[str, Any]:
+    """The chart's values. One container may have what the plan allows, half of what a deployment may."""
+    largest_cpu, largest_memory = max(1, cell.quota.cpu // 2), max(1, cell.quota.memory // 2)
+    return {
+        "namespace": cell.location,
+        "cell": {
+            "number": cell.number,
+            "tenant": cell.tenant,
+            "project": cell.project,
+            "environment": cell.environment,
+        },
+        "quota": {"pods": cell.quota.replicas, "cpu": cell.quota.cpu, "memory": cell.quota.memory},
+        "limits": {
+            "cpu": min(_DEFAULT_CPU, largest_cpu),
+            "memory": min(_DEFAULT_MEMORY, largest_memory),
+            "largest": {"cpu": largest_cpu, "memory": largest_memory},
+        },
+    }
+
+
+def _namespace(api: Api, cell: PlacedCell) -> Object | None:
+    """The cell's namespace; None if there is none. Raises ``Taken`` if it is somebody else's."""
+    found = api.get("v1", "Namespace", "", cell.location)
+    if found is not None and not owned(found, cell.location, cell.number):
+        raise Taken(f"The namespace {cell.location} exists and isn't the cell's.")
+    return found
+
+
+def _going(namespace: Object) -> bool:
+    return bool(namespace["metadata"].get("deletionTimestamp"))
+
+
+def _documents(revision: ReleaseRevision) -> list[Object]:
+    """What the release holds, the namespace first, as Helm would have made it."""
+    found = [item for item in revision.resources_ or [] if isinstance(item, dict)]
+    if not any(item.get("kind") == "Namespace" for item in found):
+        raise Rejected("Helm's record of the cell can't be read.")
+    found.sort(key=lambda item: item["kind"] != "Namespace")
+    return [with_ownership(item, revision.release.name) for item in found]
+
+
+def _strangers(api: Api, cell: PlacedCell, documents: list[Object]) -> list[Object]:
+    """Policies that aren't the chart's: policies add up, so any of them could open what is denied."""
+    ours = [item for item in documents if item["kind"] == "NetworkPolicy"]
+    names = {item["metadata"]["name"] for item in ours}
+    found = []
+    for version in sorted({item["apiVersion"] for item in ours}):
+        for item in api.list(version, "NetworkPolicy", cell.location):
+            if item["metadata"]["name"] not in names:
+                found.append({"apiVersion": version, "kind": "NetworkPolicy", **item})
+    return found
+
+
+__all__ = ["CHART", "DriverError", "Kubernetes", "values"]

@@ -1,0 +1,169 @@
+"""Helm through pyhelm3: one release for each cell, bounded in time, its failures in words.
+
+Records of releases are kept in a namespace of the platform's own, where nothing of a cell can write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Coroutine
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import semver
+from pyhelm3 import Client, Command, ReleaseRevision
+from pyhelm3.errors import (
+    ConnectionError as NoConnection,
+)
+from pyhelm3.errors import (
+    Error,
+    ReleaseNotFoundError,
+    ResourceAlreadyExistsError,
+)
+
+from dataplane.drivers.interface import Denied, DriverError, Rejected, Taken, Unreachable
+from dataplane.drivers.kubernetes.kubeconfig import Kubeconfig
+from dataplane.drivers.kubernetes.memory import memory_file
+
+RELEASES = "cytoplane-releases"
+#: Longest that Helm may take, in seconds: an API server that answers nothing mustn't hold a worker.
+LONGEST = 40.0
+#: Statuses of a release whose last operation ended in the middle.
+UNFINISHED = {"pending-install", "pending-upgrade", "pending-rollback", "uninstalling"}
+_T = TypeVar("_T")
+_PASSING = re.compile(
+    r"timeout|timed out|deadline|connection refused|connection reset|\beof\b|no route to host"
+    r"|unreachable|another operation|etcdserver|too many requests|try again|is currently unable",
+)
+_DENIED = re.compile(r"unauthorized|forbidden|x509|certificate|you must be logged in")
+_TAKEN = re.compile(r"invalid ownership metadata|already exists|cannot be imported")
+
+
+@cache
+def executable() -> str:
+    """helm-binary's executable: beside this interpreter, whatever ``PATH`` says. Raises ``Rejected``."""
+    own = Path(sys.prefix) / "bin" / "helm"
+    found = str(own) if own.exists() else shutil.which("helm")
+    if found is None:
+        raise Rejected("The helm executable isn't installed (Python package helm-binary).")
+    return found
+
+
+@cache
+def _version(path: str) -> semver.Version:
+    text = subprocess.run(
+        [path, "version", "--template", "{{ .Version }}"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+    )
+    return semver.Version.parse(text.stdout.removeprefix("v"))
+
+
+class _Command(Command):
+    """Helm ends with the worker that started it: what goes on afterwards is the next worker's alone."""
+
+    def client_version(self) -> semver.Version:
+        return _version(executable())
+
+    async def run(self, command: list[Any], input: bytes | None = None) -> bytes:  # noqa: A002  pyhelm3's
+        prefix = ["--pdeathsig", "KILL", "--", executable()]
+        return await super().run([*prefix, *command], input)
+
+
+class Helm:
+    """The releases of one cluster. All methods raise ``DriverError``."""
+
+    def __init__(self, kubeconfig: Kubeconfig, chart: Path) -> None:
+        self._kubeconfig = kubeconfig
+        self._chart = chart
+
+    def _client(self, path: str) -> Client:
+        command = _Command(executable="setpriv", kubeconfig=Path(path), history_max_revisions=3)
+        return Client(command, executable=executable())
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        async def bounded() -> _T:
+            async with asyncio.timeout(LONGEST):
+                return await work
+
+        try:
+            return asyncio.run(bounded())
+        except TimeoutError:
+            raise Unreachable(f"{self._kubeconfig.server} didn't answer Helm in {LONGEST:.0f} s.") from None
+        except Error as error:
+            raise failure(error) from None
+
+    def newest(self, name: str) -> ReleaseRevision | None:
+        """The newest revision of a release, whatever its status; None if there is no such release."""
+
+        async def work(path: str) -> ReleaseRevision | None:
+            try:
+                return await self._client(path).get_current_revision(name, namespace=RELEASES)
+            except ReleaseNotFoundError:
+                return None
+
+        with memory_file(self._kubeconfig.as_yaml()) as path:
+            return self._run(work(path))
+
+    def is_current(self, revision: ReleaseRevision, values: dict[str, Any]) -> bool:
+        """Whether it was installed whole, from this version of the chart and with these values."""
+
+        async def work(path: str) -> bool:
+            client = self._client(path)
+            chart = await client.get_chart(self._chart)
+            # A revision remembers the kubeconfig that it was read with, which is gone: read it again.
+            again = await client.get_current_revision(revision.release.name, namespace=RELEASES)
+            return not await client.should_install_or_upgrade_release(again, chart, values)
+
+        with memory_file(self._kubeconfig.as_yaml()) as path:
+            return self._run(work(path))
+
+    def install(self, name: str, values: dict[str, Any]) -> ReleaseRevision:
+        """Install or upgrade."""
+
+        async def work(path: str) -> ReleaseRevision:
+            client = self._client(path)
+            chart = await client.get_chart(self._chart)
+            return await client.install_or_upgrade_release(
+                name, chart, values, namespace=RELEASES, create_namespace=True, timeout=f"{LONGEST:.0f}s"
+            )
+
+        with memory_file(self._kubeconfig.as_yaml()) as path:
+            return self._run(work(path))
+
+    def uninstall(self, name: str) -> None:
+        """Delete a release and what it holds; nothing happens if there is none."""
+
+        async def work(path: str) -> None:
+            client = self._client(path)
+            await client.uninstall_release(name, namespace=RELEASES, timeout=f"{LONGEST:.0f}s")
+
+        with memory_file(self._kubeconfig.as_yaml()) as path:
+            self._run(work(path))
+
+
+def record(revision: ReleaseRevision) -> str:
+    """Name of the Secret that Helm keeps a revision in."""
+    return f"sh.helm.release.v1.{revision.release.name}.v{revision.revision}"
+
+
+def failure(error: Error) -> DriverError:
+    """What Helm said, in the words of the interface. Its output holds no credentials."""
+    text = error.stderr.decode(errors="replace").strip()
+    lines = [line for line in text.splitlines() if line.startswith("Error:")] or text.splitlines()[-1:]
+    said = " ".join(lines).removeprefix("Error: ")[:500] or f"exit code {error.returncode}"
+    lower = said.lower()
+    if isinstance(error, ResourceAlreadyExistsError) or _TAKEN.search(lower):
+        return Taken(f"Something that isn't ours has the cell's place: {said}")
+    if isinstance(error, NoConnection) or _PASSING.search(lower):
+        return Unreachable(f"The cluster can't answer at the moment: {said}")
+    if _DENIED.search(lower):
+        return Denied(f"The cluster refuses the kubeconfig's credentials: {said}")
+    return Rejected(f"The cluster refuses the cell: {said}")

@@ -1,0 +1,75 @@
+"""Planes that are Kubernetes clusters driven directly: their kubeconfig, sealed, and their driver."""
+
+from __future__ import annotations
+
+from cryptography.exceptions import InvalidTag
+from django.db import IntegrityError, transaction
+
+from controlplane import crypto
+from controlplane.errors import CytoplaneError, not_found
+from dataplane.drivers import Denied, Driver, DriverError, Unreachable
+from dataplane.drivers.kubernetes import InvalidKubeconfig, Kubeconfig, Kubernetes
+from dataplane.planes.models import Plane
+from tenants import audit, keys, names
+from tenants.models import Tenant
+from tenants.policy import Actor, authorise_platform
+
+
+def _context(plane: Plane) -> str:
+    return f"plane:{plane.pk}:kubeconfig"
+
+
+def create_plane(*, acting_user: Actor, name: str, kubeconfig: str, owner: str = "") -> tuple[Plane, str]:
+    """A plane and its cluster's version. Nothing is kept unless the cluster takes the credentials.
+
+    Only what is needed of the kubeconfig is stored, sealed with the master key.
+    """
+    authorise_platform(acting_user)
+    names.validate(name)
+    tenant = Tenant.objects.filter(slug=owner).first() if owner else None
+    if owner and tenant is None:
+        raise not_found("tenant")
+    if Plane.objects.filter(name=name).exists():
+        raise CytoplaneError("name-taken", kind="plane", name=name)
+    try:
+        parsed = Kubeconfig.parse(kubeconfig)
+    except InvalidKubeconfig as error:
+        raise CytoplaneError("invalid", field="kubeconfig", message=f"The kubeconfig can't be used: {error}.")
+    try:
+        version = Kubernetes(parsed).check()
+    except Unreachable as error:
+        raise CytoplaneError("cluster-unreachable", reason=_clause(error))
+    except DriverError as error:
+        raise CytoplaneError("cluster-refused", reason=_clause(error))
+    try:
+        with transaction.atomic():
+            plane = Plane.objects.create(name=name, engine=Plane.Engine.KUBERNETES, owner=tenant)
+            plane.kubeconfig = crypto.wrap(keys.masters(), parsed.as_yaml().encode(), _context(plane))
+            plane.save(update_fields=["kubeconfig"])
+            audit.record(
+                acting_user,
+                "plane.create",
+                plane,
+                tenant=tenant,
+                changes={"engine": plane.engine, "server": parsed.server},
+            )
+    except IntegrityError:
+        raise CytoplaneError("name-taken", kind="plane", name=name)
+    return plane, version
+
+
+def _clause(error: DriverError) -> str:
+    return str(error).rstrip(".")
+
+
+def driver_of(plane: Plane) -> Driver:
+    """The plane's driver. Raises ``Denied`` if its kubeconfig can't be opened."""
+    if plane.engine != Plane.Engine.KUBERNETES or plane.kubeconfig is None:
+        raise Denied(f"The plane {plane.name} has no kubeconfig.")
+    try:
+        text = crypto.unwrap(keys.masters(), bytes(plane.kubeconfig), _context(plane)).decode()
+        return Kubernetes(Kubeconfig.parse(text))
+    except (InvalidTag, InvalidKubeconfig):
+        raise Denied(
+            f"The kubeconfig of the plane {plane.name} can't be opened with the master key."
+        ) from None
