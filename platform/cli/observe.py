@@ -100,7 +100,9 @@ def _edges(where: place.Place, minutes: int, denied: bool, as_json: bool) -> Non
     if row:
         output.note(f"\n{row['reason']}: {row['sentence']}")
         known = row["direction"] == "egress" and " " not in f"{row['source']}{row['destination']}"
-        if known:
+        if row["fix"]:
+            output.note(f"What would open it:\n{row['fix']}")
+        elif known:
             output.note(f"`cyto why {row['source']} {_target(row)}` says what would open it.")
 
 

@@ -15,6 +15,7 @@ from controlplane.errors import CytoplaneError, not_found
 from dataplane import addresses
 from dataplane.planes import snapshots
 from projects.models import Cell, Workload
+from telemetry import denials
 from telemetry.models import Edge, LogLine
 
 #: Reserved identities as people call them.
@@ -73,6 +74,7 @@ def edges(cell: Cell, minutes: int = 60, denied: bool | None = None) -> list[dic
     found = list(grouped)
     called = names(cell, {row[end] for row in found for end in ("source", "destination")})
     protocols = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}
+    answers = denials.explained(cell, found)
     return [
         {
             "source": called.get(row["source"], "unknown"),
@@ -86,14 +88,22 @@ def edges(cell: Cell, minutes: int = 60, denied: bool | None = None) -> list[dic
             "direction": "egress" if row["direction"] == 0 else "ingress",
             "verdict": "allowed" if row["verdict"] == 1 else "denied",
             "reason": row["reason"],
-            "sentence": REASONS[CODES[row["reason"]]].sentence if row["reason"] in CODES else "",
-            "rule": row["rule"],
+            "sentence": _sentence(row, answers.get(number)),
+            # Of a refused call: the rule that would have had to allow it.
+            "rule": answers[number].rule if number in answers else row["rule"],
+            "fix": answers[number].fix if number in answers else "",
             "packets": row["packets"],
             "bytes": row["bytes"],
             "last_at": row["last_at"],
         }
-        for row in found
+        for number, row in enumerate(found)
     ]
+
+
+def _sentence(row: dict[str, Any], answer: Explanation | None) -> str:
+    if answer is not None and answer.sentence:
+        return answer.sentence
+    return REASONS[CODES[row["reason"]]].sentence if row["reason"] in CODES else ""
 
 
 def log_lines(cell: Cell, component: str = "", after: int = 0, limit: int = 200) -> list[LogLine]:
