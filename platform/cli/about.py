@@ -34,7 +34,7 @@ def commands(command: Any, name: str = "") -> list[dict[str, Any]]:
     if command.hidden:
         return []
     parameters = [p for p in command.params if p.name != "help"]
-    arguments = [p.human_readable_name for p in parameters if p.param_type_name == "argument"]
+    arguments = [p.metavar or (p.name or "").upper() for p in parameters if p.param_type_name == "argument"]
     options = [
         {"names": [*p.opts, *p.secondary_opts], "help": (p.help or "").strip()}
         for p in parameters
