@@ -12,7 +12,7 @@ from dataplane.agent import podman
 from dataplane.client import ControlPlane
 from infra.config import Config
 
-_REFERENCE = re.compile(r"^(t\d+/p\d+)@sha256:([0-9a-f]{64})$")
+_REFERENCE = re.compile(r"(t[0-9]+/p[0-9]+)@sha256:([0-9a-f]{64})")
 _OURS = re.compile(r"^localhost/cytoplane/t\d+/p\d+:[0-9a-f]{40}$")
 #: Seconds that an image stays after it was made, though nothing runs it: the last release may come back.
 KEPT = 24 * 3600
@@ -25,7 +25,7 @@ class ImageError(RuntimeError):
 
 def local_name(reference: str) -> str:
     """What an image is called in podman's storage. Raises ``ImageError`` for what isn't a reference."""
-    match = _REFERENCE.match(reference)
+    match = _REFERENCE.fullmatch(reference)
     if not match:
         raise ImageError("the image isn't named by a digest of the platform's registry")
     return f"localhost/cytoplane/{match.group(1)}:{match.group(2)[:40]}"

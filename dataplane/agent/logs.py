@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 from collections import deque
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,13 +32,14 @@ def last_lines(file: Path, number: int = 30) -> list[str]:
     """The newest lines that a process wrote."""
     try:
         with file.open("rb") as handle:
-            handle.seek(0, 2)
-            handle.seek(max(0, handle.tell() - _MOST_BYTES))
-            lines = handle.read().splitlines()
+            start = max(0, handle.seek(0, os.SEEK_END) - _MOST_BYTES)
+            handle.seek(start)
+            lines = handle.read().split(b"\n")
     except OSError:
         return []
     found: deque[str] = deque(maxlen=number)
-    for raw in lines:
+    # The first one may be a line's end.
+    for raw in lines[1:] if start else lines:
         parsed = _parse(raw)
         if parsed:
             found.append(parsed[3])
@@ -42,33 +47,56 @@ def last_lines(file: Path, number: int = 30) -> list[str]:
 
 
 class Tail:
-    """Follows one file; remembers where it was, and begins anew when the file was replaced."""
+    """Follows one file; remembers where it was, and begins anew when the file was replaced.
 
-    def __init__(self, replica: str, file: Path, offset: int = 0) -> None:
-        self.replica, self.file, self.offset = replica, file, offset
-        self._partial = ""
+    ``place`` is (inode, offset): with it another agent goes on where this one was.
+    """
+
+    def __init__(self, replica: str, file: Path, place: tuple[int, int] = (0, 0)) -> None:
+        self.replica, self.file, self.place = replica, file, place
+        self._partial: dict[str, str] = {}
 
     def read(self) -> list[dict[str, Any]]:
         """Lines that came since the last time, at most a bounded amount."""
         try:
             with self.file.open("rb") as handle:
-                handle.seek(0, 2)
-                if handle.tell() < self.offset:
-                    self.offset = 0
-                handle.seek(self.offset)
+                inode, offset = self.place
+                status = os.fstat(handle.fileno())
+                if status.st_ino != inode or status.st_size < offset:
+                    inode, offset = status.st_ino, 0
+                    self._partial.clear()
+                handle.seek(offset)
                 data = handle.read(_MOST_BYTES)
         except OSError:
             return []
         end = data.rfind(b"\n") + 1
-        self.offset += end
+        if not end and len(data) == _MOST_BYTES:
+            end = len(data)  # nothing that podman writes; it mustn't hold up what follows
+        self.place = (inode, offset + end)
         lines = []
-        for raw in data[:end].splitlines():
+        for raw in data[:end].split(b"\n"):
             parsed = _parse(raw)
             if parsed is None:
                 continue
             at, stream, complete, text = parsed
-            self._partial += text
-            if complete or len(self._partial) > 8192:
-                lines.append({"replica": self.replica, "at": at, "stream": stream, "text": self._partial})
-                self._partial = ""
+            text = self._partial.pop(stream, "") + text
+            if complete or len(text) > 8192:
+                lines.append({"replica": self.replica, "at": at, "stream": stream, "text": text})
+            else:
+                self._partial[stream] = text
         return lines
+
+
+def save_places(file: Path, tails: Iterable[Tail]) -> None:
+    """Keep where tails are, for the agent that starts after this one."""
+    text = json.dumps({tail.replica: tail.place for tail in tails}, sort_keys=True)
+    temporary = file.with_name(f".{file.name}.new")
+    temporary.write_text(text)
+    temporary.rename(file)
+
+
+def load_places(file: Path) -> dict[str, tuple[int, int]]:
+    """Kept places; none where there are none, or none that can be read."""
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        return {str(name): (int(i), int(o)) for name, (i, o) in json.loads(file.read_text()).items()}
+    return {}

@@ -19,7 +19,7 @@ import httpx
 
 from dataplane import addresses
 from dataplane.agent import container, images, kernel, network, podman, state
-from dataplane.agent.logs import Tail
+from dataplane.agent.logs import Tail, load_places, save_places
 from dataplane.agent.names import NameDenials
 from dataplane.agent.replica import ReplicaWorker
 from dataplane.client import ControlPlane, NotEnrolled, Refused, write_private
@@ -63,6 +63,10 @@ class Agent:
         self._sent: dict[str, dict[str, Any]] = {}
         self._names: NameDenials | None = None
         self._state_file = config.agent_dir / "state.json"
+        #: How far the logs are delivered, and what was kept of it by the agent before.
+        self._places_file = config.agent_dir / "logs.json"
+        self._places = load_places(self._places_file)
+        self._saved: dict[str, tuple[int, int]] = {}
 
     @property
     def kernel(self) -> kernel.Kernel:
@@ -293,7 +297,8 @@ class Agent:
         for key in list(self.workers):
             tail = self._tails.get(key)
             if tail is None:
-                tail = self._tails[key] = Tail(key, container.log_path(self.config, key))
+                place = self._places.pop(key, (0, 0))
+                tail = self._tails[key] = Tail(key, container.log_path(self.config, key), place)
             self._lines.extend(tail.read())
 
     def _send(self, node: dict[str, Any] | None) -> None:
@@ -314,10 +319,17 @@ class Agent:
                 raise Refused("not enrolled yet")
             self.control.post("/agent/report", document)
             self._sent.update({report["id"]: report for report in replicas})
+            self._keep_places()
         except (httpx.HTTPError, Refused, OSError) as error:
             log.warning("the report isn't delivered: %s", error)
             self._lines.extendleft(reversed(lines))
             self._flows.extendleft(reversed(flows))
+
+    def _keep_places(self) -> None:
+        places = {key: tail.place for key, tail in self._tails.items()}
+        if not self._lines and places != self._saved:
+            save_places(self._places_file, self._tails.values())
+            self._saved = places
 
     def health(self) -> dict[str, Any]:
         """The node's own view of itself."""

@@ -40,7 +40,11 @@ def _check(address: str, probe: dict[str, Any]) -> None:
         raise ProbeFailed(what, "nothing listens there") from None
     except TimeoutError:
         raise ProbeFailed(what, f"no answer within {timeout} s") from None
-    except (OSError, http.client.HTTPException) as error:
+    except (
+        OSError,
+        http.client.HTTPException,
+        ValueError,
+    ) as error:  # ValueError: a path that HTTP can't say
         raise ProbeFailed(what, str(error) or type(error).__name__) from None
     finally:
         connection.close()

@@ -31,5 +31,5 @@ def load(file: Path) -> dict[str, Any] | None:
         if hashlib.sha256(text.encode()).hexdigest() != document["sha256"]:
             raise Damaged(f"{file} doesn't match its checksum")
         return json.loads(text)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{file} can't be read: {error}") from error

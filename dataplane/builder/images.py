@@ -62,7 +62,8 @@ def base_store(config: Config) -> Path:
 
 def first_uid(tenant: int) -> int:
     """The lowest of the user ids that builds of a tenant have on the machine."""
-    if not 0 <= tenant < 1 << 15:
+    # The very last range would hold 2³² − 1, which is no user.
+    if not 0 <= tenant < (1 << 15) - 1:
         raise ValueError(f"tenant {tenant} has no range of user ids")
     return _FIRST_UID + tenant * _UIDS
 
