@@ -6,6 +6,7 @@ with several workers or with what happens on commit. Both are pytest-django's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from django.conf import settings
 from django.core.management import call_command
 
 from tests import factories, services
+from tests.e2e import installation as whole
 from tests.queue import Queue
 
 
@@ -23,6 +25,14 @@ def installation() -> services.Services:
     call_command("init_secrets")
     settings.STATIC_ROOT.mkdir(exist_ok=True)
     return services.SERVICES
+
+
+@pytest.fixture(scope="session")
+def live_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[whole.Installation]:
+    """A whole installation as the demonstration leaves it; one for all tests of a run that need one."""
+    if os.geteuid() != 0:
+        pytest.skip("a whole installation needs root")
+    yield from whole.running(tmp_path_factory.mktemp("live"))
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,12 @@ class EdgeView:
         return "denied" if self.denied else "allowed"
 
     @property
+    def title(self) -> str:
+        """The edge in a line: who calls whom, the verdict and why."""
+        line = f"{self.source.name} → {self.destination.name} :{self.port}/{self.protocol} · {self.verdict}"
+        return f"{line} · {self.sentence}" if self.sentence else line
+
+    @property
     def style(self) -> str:
         """Class names of the drawn edge."""
         if self.denied:

@@ -1,9 +1,6 @@
-"""One installation for all end-to-end tests."""
+"""End-to-end tests use the run's one whole installation."""
 
 from __future__ import annotations
-
-import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,10 +9,8 @@ from tests.e2e.attacker import FILES, Attacker
 
 
 @pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[module.Installation]:
-    if os.geteuid() != 0:
-        pytest.skip("a whole installation needs root")
-    yield from module.running(tmp_path_factory.mktemp("e2e"))
+def installation(live_installation: module.Installation) -> module.Installation:
+    return live_installation
 
 
 @pytest.fixture(scope="session")

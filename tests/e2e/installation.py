@@ -21,7 +21,7 @@ import psycopg
 from dataplane import addresses
 from dataplane.agent import network, podman
 from infra import control, demo, supervisor
-from infra.config import Config
+from infra.config import Config, load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NET = 12
@@ -33,7 +33,9 @@ CONFIG = Config(
     agents_port=12443,
 )
 #: For work on the tests themselves: leave the installation, and find it again.
-KEEP = bool(os.environ.get("CYTOPLANE_E2E_KEEP"))
+KEEP = bool(os.environ.get("CYTOPLANE_E2E_KEEP") or os.environ.get("CYTOPLANE_E2E_HOME"))
+#: Likewise: the state directory of an installation with the demonstration in it, used as it is.
+GIVEN = os.environ.get("CYTOPLANE_E2E_HOME", "")
 ENVIRONMENT = {
     "CYTOPLANE_HOME": str(CONFIG.home),
     "CYTOPLANE_NET": str(NET),
@@ -291,6 +293,10 @@ def operate(command: str) -> None:
 
 def running(folder: Path) -> Iterator[Installation]:
     """An installation as the demonstration leaves it; removed at the end with all that it put anywhere."""
+    if GIVEN:
+        given = load(GIVEN)
+        yield Installation(given, folder, json.loads((given.home / "demo.json").read_text()))
+        return
     if KEEP:
         operate("demo")
         yield Installation(CONFIG, folder, json.loads((CONFIG.home / "demo.json").read_text()))

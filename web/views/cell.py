@@ -9,7 +9,6 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.template.loader import render_to_string
 from django.views.decorators.http import require_GET, require_POST
 
 from controlplane.errors import CytoplaneError, not_found
@@ -69,7 +68,7 @@ def _live(request: HttpRequest, names: tuple[str, str, str]) -> dict[str, Any]:
         edge.key: {
             "label": labels.get(edge.key, ""),
             "style": edge.style,
-            "title": render_to_string("web/parts/edge_title.txt", {"edge": edge}),
+            "title": edge.title,
         }
         for edge in picture.edges
     }

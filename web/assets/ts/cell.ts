@@ -70,14 +70,22 @@ function start(place: HTMLElement): void {
     content.replaceChildren(source.content.cloneNode(true));
     htmx.process(content); // a refused edge fetches the declaration that would open it
     box.hidden = false;
+    put(box, from);
+    // What it fetches makes it taller.
+    content.addEventListener("htmx:afterSettle", () => put(box, from), { once: true });
+    box.querySelector<HTMLElement>(".close")?.focus({ preventScroll: true });
+  }
+
+  /** Next to the edge's label, and whole within the picture. */
+  function put(box: HTMLElement, from: Element): void {
     const ground = place.getBoundingClientRect();
     const pill = (from.querySelector(".pill") ?? from).getBoundingClientRect();
+    box.style.maxHeight = `${ground.height - 16}px`;
     const left = Math.min(Math.max(12, pill.left - ground.left + pill.width / 2 - 180), ground.width - 372);
     const below = pill.bottom - ground.top + 10;
     const room = ground.height - box.offsetHeight - 8;
     box.style.left = `${Math.max(12, left)}px`;
     box.style.top = `${Math.max(8, Math.min(below, room))}px`;
-    box.querySelector<HTMLElement>(".close")?.focus({ preventScroll: true });
   }
 
   place.addEventListener("click", (event) => {
