@@ -31,7 +31,16 @@ class NotEnrolled(RuntimeError):
 
 
 class Refused(RuntimeError):
-    """The control plane refused; the message is its sentence."""
+    """The control plane refused; the message is its sentence. ``status`` 0: not by an HTTP answer."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def final(self) -> bool:
+        """Whether the same request will never be taken: it is the request that is wrong."""
+        return self.status in (400, 413, 422)
 
 
 def write_private(file: Path, data: bytes) -> None:
@@ -169,9 +178,9 @@ class ControlPlane:
                 raise Refused("what answered isn't a control plane")
             return document
         try:
-            raise Refused(answer.json()["error"]["message"])
+            raise Refused(answer.json()["error"]["message"], answer.status_code)
         except (ValueError, KeyError, TypeError):
-            raise Refused(f"the control plane answered {answer.status_code}") from None
+            raise Refused(f"the control plane answered {answer.status_code}", answer.status_code) from None
 
     def post(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
         """Raises ``Refused`` or an ``httpx.HTTPError``."""

@@ -12,7 +12,6 @@ import platform
 import socket
 import threading
 import time
-from collections import deque
 from typing import Any
 
 import httpx
@@ -21,6 +20,7 @@ from dataplane import addresses
 from dataplane.agent import container, images, kernel, network, podman, state
 from dataplane.agent.logs import Tail, load_places, save_places
 from dataplane.agent.names import NameDenials
+from dataplane.agent.outbox import Outbox
 from dataplane.agent.replica import ReplicaWorker
 from dataplane.client import ControlPlane, NotEnrolled, Refused, write_private
 from dataplane.gateway.files import Gateway
@@ -32,7 +32,8 @@ REPORT_SECONDS = 2.0
 HEALTH_SECONDS = 10.0
 TIDY_SECONDS = 3600.0
 ENVOY_SECONDS = 5.0
-_MOST_PENDING = 20000
+#: Of lines and flows in one round of reports.
+BATCHES = 8
 #: Kernels talk to their neighbours unasked; nobody needs to know that it was refused.
 _HOUSEKEEPING = frozenset({"NEIGHBOUR"})
 
@@ -58,8 +59,7 @@ class Agent:
         self._pending: dict[str, Any] | None = None
         self._applied = 0
         self._tails: dict[str, Tail] = {}
-        self._lines: deque[dict[str, Any]] = deque(maxlen=_MOST_PENDING)
-        self._flows: deque[dict[str, Any]] = deque(maxlen=_MOST_PENDING)
+        self._outbox = Outbox()
         self._sent: dict[str, dict[str, Any]] = {}
         self._names: NameDenials | None = None
         self._state_file = config.agent_dir / "state.json"
@@ -291,43 +291,59 @@ class Agent:
         for flow in self.kernel.flows():
             if flow.reason in _HOUSEKEEPING:
                 continue
-            self._flows.append(flow.__dict__)
+            self._outbox.add("flows", [flow.__dict__])
         if self._names is not None:
-            self._flows.extend(self._names.take())
+            self._outbox.add("flows", self._names.take())
         for key in list(self.workers):
             tail = self._tails.get(key)
             if tail is None:
                 place = self._places.pop(key, (0, 0))
                 tail = self._tails[key] = Tail(key, container.log_path(self.config, key), place)
-            self._lines.extend(tail.read())
+            self._outbox.add("logs", tail.read())
 
     def _send(self, node: dict[str, Any] | None) -> None:
+        """Phases and health by themselves, so that nothing that a process prints can hold them up."""
         replicas = []
         for key, worker in list(self.workers.items()):
             report = worker.report()
             if report["phase"] and self._sent.get(key) != report:
                 replicas.append(report)
-        lines = [self._lines.popleft() for _ in range(min(len(self._lines), 2000))]
-        flows = [self._flows.popleft() for _ in range(min(len(self._flows), 2000))]
-        if not (replicas or lines or flows or node):
-            return
-        document: dict[str, Any] = {"replicas": replicas, "logs": lines, "flows": flows}
-        if node is not None:
-            document["node"] = node
         try:
             if not self.control.enrolled:
                 raise Refused("not enrolled yet")
-            self.control.post("/agent/report", document)
-            self._sent.update({report["id"]: report for report in replicas})
-            self._keep_places()
+            if replicas or node is not None:
+                document: dict[str, Any] = {"replicas": replicas}
+                if node is not None:
+                    document["node"] = node
+                self.control.post("/agent/report", document)
+                self._sent.update({report["id"]: report for report in replicas})
+            self._send_outbox()
         except (httpx.HTTPError, Refused, OSError) as error:
             log.warning("the report isn't delivered: %s", error)
-            self._lines.extendleft(reversed(lines))
-            self._flows.extendleft(reversed(flows))
+
+    def _send_outbox(self) -> None:
+        for _ in range(BATCHES):
+            batch = self._outbox.batch()
+            if not batch:
+                break
+            try:
+                self.control.post("/agent/report", batch)
+            except Refused as error:
+                if not error.final:
+                    self._outbox.returned()
+                    raise
+                log.error("a batch of lines and flows is dropped: %s", error)
+                self._outbox.refused()
+            except BaseException:
+                self._outbox.returned()
+                raise
+            else:
+                self._outbox.delivered()
+        self._keep_places()
 
     def _keep_places(self) -> None:
         places = {key: tail.place for key, tail in self._tails.items()}
-        if not self._lines and places != self._saved:
+        if not self._outbox and places != self._saved:
             save_places(self._places_file, self._tails.values())
             self._saved = places
 
