@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.api import Api, part
-from cli.errors import usage
 from cli.errors import usage
 from cli.output import Json
 from cli.topics import topic
@@ -55,50 +53,6 @@ def token(
         return
     output.note("It is good for one node and can't be shown again.")
     print(answer["token"])
-
-
-@planes.command("add")
-def add(
-    name: Annotated[str, typer.Argument(metavar="PLANE")],
-    kubeconfig: Annotated[Path, typer.Option(help="File with everything inline (`--flatten`).")],
-    owner: Annotated[str, typer.Option(help="Tenant of a private plane; none: shared.")] = "",
-    as_json: Json = False,
-) -> None:
-    """Add a Kubernetes cluster as a plane."""
-    try:
-        text = kubeconfig.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise usage(f"{kubeconfig} can't be read ({type(error).__name__}).", "Name a kubeconfig.") from None
-    answer = Api().post("/planes", {"name": name, "kubeconfig": text, "owner": owner})
-    output.done(answer, f"{name} is a plane now: Kubernetes {answer['version']}.", raw=as_json)
-
-
-@planes.command("bind")
-def bind(
-    tenant: Annotated[str, typer.Argument(metavar="TENANT")],
-    environment: Annotated[str, typer.Argument(metavar="ENVIRONMENT")],
-    plane: Annotated[str, typer.Argument(metavar="PLANE")],
-    as_json: Json = False,
-) -> None:
-    """Let an environment's cells be on a plane; nothing may run in them."""
-    path = f"/tenants/{part(tenant)}/environments/{part(environment)}/plane"
-    answer = Api().call("PUT", path, {"plane": plane})
-    output.done(answer, f"{environment} of {tenant} is on {plane} now.", raw=as_json)
-
-
-@planes.command("places")
-def places(plane: Annotated[str, typer.Argument(metavar="PLANE")], as_json: Json = False) -> None:
-    """Cells' namespaces on a Kubernetes plane and how they are."""
-    rows = Api().get(f"/planes/{part(plane)}/places")
-    if as_json:
-        output.as_json(rows)
-        return
-    for row in rows:
-        row["cell"] = f"{row['tenant']}/{row['project']}/{row['environment']}"
-        row["checked_at"] = output.ago(row["checked_at"])
-    columns = {"location": "NAMESPACE", "cell": "CELL", "state": "STATE", "revision": "REVISION",
-               "checked_at": "CHECKED", "problems": "PROBLEMS"}  # fmt: skip
-    output.table(rows, columns, raw=False, empty="No cell has its place on this plane.")
 
 
 @planes.command("add")

@@ -24,7 +24,6 @@ ANSWERS = {
     "N": (404, "not-found"),
     "S": (403, "token-scope"),
     "I": (422, "invalid"),
-    "I": (422, "invalid"),
 }
 #: Rows that many operations share.
 PUBLIC = "........"
@@ -89,10 +88,6 @@ TABLE: dict[str, Operation] = {
     "list_logs": READ,
     "why": Operation(READERS, "read", query="source=web&destination=api"),
     "list_planes": Operation(PLATFORM),
-    # Whoever may is told what is wrong with it; clusters that answer are in tests/cells.
-    "create_kubernetes_plane": Operation("UNNNNNIN", body={"name": "cluster", "kubeconfig": "kind: Pod"}),
-    "list_places": Operation(PLATFORM, path={"name": "shared"}),
-    "bind_environment": Operation(PLATFORM, body={"plane": "shared"}),
     # Whoever may is told what is wrong with it; clusters that answer are in tests/cells.
     "create_kubernetes_plane": Operation("UNNNNNIN", body={"name": "cluster", "kubeconfig": "kind: Pod"}),
     "list_places": Operation(PLATFORM, path={"name": "shared"}),
