@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import DataError
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 
 from api.auth import authenticate
+from api.document import complete
 from controlplane.errors import CytoplaneError
 from dataplane.planes.api import router as planes
 from delivery.api import router as delivery
@@ -16,7 +19,18 @@ from telemetry.api import router as telemetry
 from tenants.api import public as sign_in
 from tenants.api import router as tenants
 
-api = NinjaAPI(
+
+class Api(NinjaAPI):
+    """ninja's, whose document also tells of authentication and errors."""
+
+    def get_openapi_schema(self, **more: Any) -> Any:  # type: ignore[override]
+        return complete(super().get_openapi_schema(**more), PUBLIC)
+
+
+#: Operations that need no authentication.
+PUBLIC = {"sign_in"}
+
+api = Api(
     title="Cytoplane",
     version="1",
     description=(
@@ -63,3 +77,8 @@ def on_unstorable(request: HttpRequest, error: DataError) -> HttpResponse:
     """PostgreSQL's text holds no zero bytes and its columns have a length."""
     message = "A value is too long or holds a zero byte."
     return on_error(request, CytoplaneError("invalid", field="the request", message=message))
+
+
+def missing(request: HttpRequest, rest: str = "") -> HttpResponse:
+    """An address below ``/api/`` that nothing is at, told like every other error."""
+    raise CytoplaneError("not-found", kind="operation")

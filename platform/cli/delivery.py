@@ -200,7 +200,8 @@ def scale(
         wanted[name] = int(text)
     where, api = place.cell(tenant, project, environment), Api()
     answer = api.post(f"{where.path}/scale", {"numbers": wanted})
-    progress.after(api, where, answer["id"], answer, f"{answer['summary']}.", wait=wait, raw=as_json)
+    text = "Scaling " + ", ".join(f"{name} to {number}" for name, number in wanted.items()) + "."
+    progress.after(api, where, answer["id"], answer, text, wait=wait, raw=as_json)
 
 
 def register(app: typer.Typer) -> None:

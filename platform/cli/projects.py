@@ -54,7 +54,9 @@ def create(
 
 @projects.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Else the git remote's.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", envvar="CYTO_PROJECT", help="Else the git remote's.")
+    ] = "",
     tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:

@@ -1,12 +1,15 @@
 """The ASGI application behind the portal's port: git by its own protocol, everything else by Django."""
 
+import json
 import os
+import secrets
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 _django = get_asgi_application()
 
+from controlplane.errors import CytoplaneError  # noqa: E402
 from delivery.git.asgi import GitApplication  # noqa: E402  models need Django to be set up
 
 _git = GitApplication()
@@ -22,10 +25,12 @@ async def application(scope, receive, send) -> None:  # type: ignore[no-untyped-
     length = dict(scope.get("headers", [])).get(b"content-length", b"0")
     too_large = not length.isdigit() or int(length) > LARGEST_BODY
     if too_large:
-        await send(
-            {"type": "http.response.start", "status": 413, "headers": [(b"content-type", b"text/plain")]}
-        )
-        await send({"type": "http.response.body", "body": b"The request is larger than 4 MiB.\n"})
+        error = CytoplaneError("too-large", limit="4 MiB")
+        body, kind = f"{error.message}\n".encode(), b"text/plain"
+        if scope["path"].startswith("/api/"):
+            body, kind = json.dumps(error.as_dict(secrets.token_hex(8))).encode(), b"application/json"
+        await send({"type": "http.response.start", "status": 413, "headers": [(b"content-type", kind)]})
+        await send({"type": "http.response.body", "body": body})
         return
     read = 0
 

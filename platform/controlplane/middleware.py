@@ -79,6 +79,17 @@ class SecurityHeaders(_Both):
 class Errors(_Both):
     """Turns catalogue errors into pages or JSON, and anything else into `internal` with the id."""
 
+    def after(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        """A method that an operation doesn't have is refused by the router, before anybody can raise."""
+        if response.status_code != 405 or not request.path.startswith("/api/"):
+            return response
+        allowed = response.get("Allow", "")
+        told = error_response(
+            request, CytoplaneError("method", method=request.method, allowed=allowed or "GET")
+        )
+        told["Allow"] = allowed
+        return told
+
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not isinstance(error, CytoplaneError):
             log.exception("request %s failed", getattr(request, "request_id", "?"))

@@ -2,12 +2,13 @@
 
 from django.urls import include, path
 
-from api.root import api
+from api.root import api, missing
 from controlplane import health
 
 urlpatterns = [
     path("healthz", health.alive),
     path("readyz", health.ready),
     path("api/v1/", api.urls),
+    path("api/<path:rest>", missing),
     path("", include("web.urls")),
 ]
