@@ -43,8 +43,21 @@ class Config:
     apps_domain: str = "localhost"
     portal_host: str = "localhost"
     cache: Path = Path("/var/cache/cytoplane")
+    #: 1 where people reach the portal by TLS, which something in front of it speaks: cookies are
+    #: for TLS alone then.
+    portal_tls: int = 0
+    #: Package index of builds; "" takes pip's own setting, else the public one.
+    index_url: str = ""
+    #: Private networks that tenants may declare egress to, separated by commas. All others are floor.
+    open_networks: str = ""
     #: Package index that build steps may use, through the build proxy only.
     extra: dict = field(default_factory=dict, hash=False)
+
+    @property
+    def opened(self) -> list[V4 | V6]:
+        """``open_networks``, parsed. Raises ``ValueError``."""
+        texts = (text.strip() for text in self.open_networks.split(","))
+        return [ipaddress.ip_network(text) for text in texts if text]
 
     @property
     def name(self) -> str:
@@ -91,6 +104,11 @@ class Config:
     def git_dir(self) -> Path:
         """Bare repositories: ``<tenant id>/<project id>.git``."""
         return self.home / "git"
+
+    @property
+    def server_tls(self) -> Path:
+        """The agents' listener's certificate and key: the control plane writes, its gateway reads."""
+        return self.home / "server-tls"
 
     @property
     def bpffs(self) -> Path:
@@ -162,5 +180,8 @@ def load(home: str | os.PathLike | None = None) -> Config:
         apps_domain=_default("apps_domain", values, "localhost"),
         portal_host=_default("portal_host", values, "localhost"),
         cache=Path(_default("cache", values, "/var/cache/cytoplane")),
+        portal_tls=_default("portal_tls", values, 0),
+        index_url=_default("index_url", values, ""),
+        open_networks=_default("open_networks", values, ""),
         extra=values.get("extra", {}),
     )

@@ -21,11 +21,11 @@ from infra import users
 DEFAULT_INDEX = "https://pypi.org/simple/"
 
 
-def _index() -> str:
+def _index(config: installation.Config) -> str:
     """The operator's index: pip's own setting, else the public one."""
     command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return os.environ.get("CYTOPLANE_INDEX_URL") or done.stdout.strip() or DEFAULT_INDEX
+    return config.index_url or done.stdout.strip() or DEFAULT_INDEX
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
             for key, value in os.environ.items()
             if key.endswith(("_CA_BUNDLE", "_CERT_FILE")) or key == "PATH"
         },
-        "PROXPI_INDEX_URL": _index(),
+        "PROXPI_INDEX_URL": _index(config),
         "PROXPI_CACHE_DIR": str(config.home / "index" / "files"),
         "PROXPI_CACHE_SIZE": str(2 * 2**30),
         "HOME": str(config.home / "index"),

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +38,13 @@ def check(config: Config) -> None:
         raise InstallError(
             f"{config.home} is too long a path: unix sockets in it would exceed 108 characters."
         )
+    for text in (config.index_url, config.open_networks, config.apps_domain, config.portal_host):
+        if not text.isprintable() or '"' in text or "\\" in text:
+            raise InstallError(f"The setting {text!r} holds characters that no setting may have.")
+    try:
+        config.opened  # noqa: B018  it is parsed
+    except ValueError as error:
+        raise InstallError(f"CYTOPLANE_OPEN_NETWORKS can't be read: {error}.") from None
     domain, portal = config.apps_domain.lower(), config.portal_host.lower()
     shares = domain == portal or portal.endswith(f".{domain}") or domain.endswith(f".{portal}")
     if shares and domain != "localhost":
@@ -58,6 +64,9 @@ def write_config(config: Config) -> None:
         f'apps_domain = "{config.apps_domain}"',
         f'portal_host = "{config.portal_host}"',
         f'cache = "{config.cache}"',
+        f"portal_tls = {config.portal_tls}",
+        f'index_url = "{config.index_url}"',
+        f'open_networks = "{config.open_networks}"',
     ]
     (config.home / "config.toml").write_text("\n".join(lines) + "\n")
 
@@ -139,28 +148,11 @@ def prepare(config: Config, venv: Path, say: Say) -> tuple[Path, bool]:
     podman.write_settings(config)
     if not (config.secrets / "authority.pem").exists():
         manage(config, venv, app, "init_secrets")
-    _server_certificate(config, venv, app)
+    manage(config, venv, app, "server_certificate")
     base_image.ensure(config, say)
     supervise.write(config, venv, app)
     launcher.install(config, venv, app)
     return app, changed
-
-
-def _server_certificate(config: Config, venv: Path, app: Path) -> None:
-    """The control gateway's certificate, made anew when it is close to its end."""
-    folder = config.home / "control-gateway"
-    certificate = folder / "server.pem"
-    if certificate.exists() and time.time() - certificate.stat().st_mtime < 30 * 86400:
-        return
-    text = manage(
-        config, venv, app, "server_certificate", "localhost", "127.0.0.1", "::1", config.portal_host
-    )
-    key, _, chain = text.partition("-----CERTIFICATES-----\n")
-    services.write(folder / "server.key", key, config, "-gw", 0o600)
-    services.write(certificate, chain, config, "-gw", 0o640)
-    services.write(
-        folder / "authority.pem", (config.secrets / "authority.pem").read_text(), config, "-gw", 0o640
-    )
 
 
 def database(config: Config, venv: Path, app: Path) -> None:

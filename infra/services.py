@@ -33,7 +33,7 @@ def folders(config: Config) -> None:
     owned(config.git_dir, config, "", 0o700)
     owned(config.home / "archives", config, "", 0o700)
     owned(config.home / "static", config, "", 0o755)
-    owned(config.home / "registry", config, "", 0o700)
+    owned(config.home / "registry", config, "-reg", 0o700)
     owned(config.home / "postgres", config, "-db", 0o700)
     owned(config.home / "redis", config, "-redis", 0o700)
     owned(config.home / "index", config, "-index", 0o700)
@@ -42,10 +42,11 @@ def folders(config: Config) -> None:
     owned(config.gateway_dir, config, "-gw", 0o700)
     owned(config.resolver_dir, config, None, 0o750, "-dns")
     owned(config.home / "control-gateway", config, "-gw", 0o700)
+    owned(config.server_tls, config, "", 0o2750, "-gw")
     # Sockets: the folder says who may open them, and gives them its group.
     owned(config.run / "postgres", config, "-db", 0o2750, "")
     owned(config.run / "redis", config, "-redis", 0o2750, "")
-    owned(config.run / "registry", config, "", 0o2750, "-gw")
+    owned(config.run / "registry", config, "-reg", 0o2750, "-gw")
     owned(config.run / "web", config, "", 0o2750, "-gw")
     owned(config.run / "agent", config, None, 0o700)
     owned(config.run / "builder", config, None, 0o700)
@@ -137,12 +138,12 @@ def registry(config: Config) -> None:
             "host": f"https://localhost:{config.agents_port}",
         },
     }
-    write(config.home / "registry.yml", json.dumps(settings), config, "", 0o640)
+    write(config.home / "registry.yml", json.dumps(settings), config, "-reg", 0o640)
 
 
 def control_gateway(config: Config) -> None:
     """Envoy in front of the agents' application: verifies client certificates and forwards them."""
-    folder = config.home / "control-gateway"
+    folder, tls_folder = config.home / "control-gateway", config.server_tls
     kind = "type.googleapis.com/envoy"
     manager = {
         "@type": f"{kind}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -208,13 +209,13 @@ def control_gateway(config: Config) -> None:
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
             "tls_certificates": [
                 {
-                    "certificate_chain": {"filename": str(folder / "server.pem")},
-                    "private_key": {"filename": str(folder / "server.key")},
-                    "watched_directory": {"path": str(folder)},
+                    "certificate_chain": {"filename": str(tls_folder / "server.pem")},
+                    "private_key": {"filename": str(tls_folder / "server.key")},
+                    "watched_directory": {"path": str(tls_folder)},
                 }
             ],
             "validation_context": {
-                "trusted_ca": {"filename": str(folder / "authority.pem")},
+                "trusted_ca": {"filename": str(tls_folder / "authority.pem")},
                 # Whether an ended certificate may still do something is decided by what it asks.
                 "allow_expired_certificate": True,
             },

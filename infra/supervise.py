@@ -52,7 +52,10 @@ def parts(config: Config, venv: Path, app: Path) -> list[Part]:
             podman.environment(config),
         ),
         Part(
-            "registry", f"/usr/bin/docker-registry serve {config.home}/registry.yml", users.name(config), 20
+            "registry",
+            f"/usr/bin/docker-registry serve {config.home}/registry.yml",
+            users.name(config, "-reg"),
+            20,
         ),
         Part("web", f"{python} -m controlplane.serve", users.name(config), 30),
         Part(

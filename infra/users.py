@@ -10,9 +10,10 @@ from infra.config import Config
 
 #: part → what it runs. The first is the web process's and workers'.
 PARTS = {
-    "": "web, workers, beat and image registry",
+    "": "web, workers and beat",
     "-db": "PostgreSQL",
     "-redis": "Redis",
+    "-reg": "image registry",
     "-gw": "gateways",
     "-dns": "resolver",
     "-index": "package index proxy",

@@ -79,6 +79,8 @@ class Kernel:
         self._tables = Tables(config)
         self._known: dict[str, network.Namespace] = {}
         self._gateway_extra: dict[int, network.Address] = {}
+        self._declared_floor: list[tuple[str, str]] = []
+        self._floor: list[tuple[str, str]] = []
         self.problems: list[str] = []
 
     # The platform's own namespaces.
@@ -127,9 +129,8 @@ class Kernel:
     def apply(self, boundary: dict[str, Any]) -> None:
         """Floor, identities and the gateway's addresses. Additions come before what needs them."""
         with self._lock:
-            self._tables.set_floor(
-                [*((n, r) for n, r in boundary["floor"] if not self._own(n)), *node_addresses(self.config)]
-            )
+            self._declared_floor = [(n, r) for n, r in boundary["floor"] if not self._own(n)]
+            self._set_floor()
             self._gateway_addresses(boundary)
             wanted = set()
             for text, entry in boundary["identities"].items():
@@ -144,6 +145,18 @@ class Kernel:
             for identity in self._tables.identities():
                 if identity not in wanted:
                     self._tables.remove_identity(identity)
+
+    def refresh_floor(self) -> None:
+        """Close the addresses that the node has got since; those it lost are open again."""
+        with self._lock:
+            if self._declared_floor:
+                self._set_floor()
+
+    def _set_floor(self) -> None:
+        floor = [*self._declared_floor, *node_addresses(self.config)]
+        if floor != self._floor:
+            self._tables.set_floor(floor)
+            self._floor = floor
 
     def _own(self, network_text: str) -> bool:
         """Ranges of the platform itself: judged by identity, so they are no floor for the kernel."""

@@ -267,6 +267,7 @@ class Agent:
             self._collect()
             node = None
             if time.monotonic() >= health_due:
+                self.kernel.refresh_floor()
                 node = self.health()
                 health_due = time.monotonic() + HEALTH_SECONDS
                 if self.snapshot and self._applied == self.snapshot["generation"] and not self.problems:

@@ -22,7 +22,7 @@ from dataplane.agent.network import path_of
 from dataplane.builder import limits
 from dataplane.builder.disk import DiskWatch, used
 from dataplane.builder.output import Output
-from dataplane.client import ControlPlane
+from dataplane.client import ControlPlane, write_private
 from infra.config import Config
 
 #: Users of builds lie above those of workloads; a range of 65,536 for each tenant.
@@ -268,6 +268,14 @@ class Runner:
         self._inspect(tag, name)
         return tag
 
+    def _certificates(self, control: ControlPlane) -> Path:
+        """What the registry wants to see, and nothing else of the builder's folder."""
+        folder = self.config.run / "builder" / f"certificates-{self.slot}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for file in (control.certificate, control.key, control.authority):
+            write_private(folder / file.name, file.read_bytes())
+        return folder
+
     def _inside(self, path: Path) -> str:
         return f"/mnt/work/{path.relative_to(self.folder)}"
 
@@ -294,7 +302,7 @@ class Runner:
             f"containers-storage:{tag}",
             f"docker://localhost:{self.config.agents_port}/{self.job.repository}:build-{self.job.number}",
         ]
-        code, text = self.run(command, show=False, network=False, certificates=control.folder)
+        code, text = self.run(command, show=False, network=False, certificates=self._certificates(control))
         if code:
             self.say(f"       {text[-500:]}\n")
             raise BuildFailed("unavailable", part="the image registry")

@@ -9,7 +9,6 @@ from typing import Any
 from infra.config import Config
 
 _PERIOD = 100_000
-_PIDS = 2048
 
 
 def _mounts() -> dict[str, Path]:
@@ -58,7 +57,7 @@ def group(config: Config, slot: int, limits: dict[str, Any]) -> list[Path]:
             _set(folder, "cpu.max", f"{cpu} {_PERIOD}")
         _set(folder, "cpu.cfs_period_us", _PERIOD)
         _set(folder, "cpu.cfs_quota_us", cpu)
-        _set(folder, "pids.max", _PIDS)
+        _set(folder, "pids.max", int(limits["pids"]))
     return folders
 
 

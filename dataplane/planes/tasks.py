@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from controlplane.celery import app
-from dataplane.planes import snapshots
+from dataplane.planes import server_certificate, snapshots
 from dataplane.planes.models import Plane
 
 
@@ -11,6 +11,12 @@ from dataplane.planes.models import Plane
 def rebuild(plane_id: int) -> None:
     """Make a new snapshot of a plane if anything changed."""
     snapshots.rebuild(plane_id)
+
+
+@app.task(name="planes.server_certificate")
+def renew_server_certificate() -> None:
+    """The agents' listener must never be without a certificate that is in force."""
+    server_certificate.renew()
 
 
 @app.task(name="planes.rebuild_all")

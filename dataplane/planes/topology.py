@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import defaultdict
 
 from django.conf import settings
@@ -13,6 +14,8 @@ from dataplane.planes.models import Plane
 from delivery.models import Deployment, Replica
 from infra.config import Config
 from projects.models import Cell, Workload
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: What no declaration opens on any node; the node adds its own addresses.
 FLOOR: tuple[tuple[str, str], ...] = tuple(
@@ -29,6 +32,21 @@ FLOOR: tuple[tuple[str, str], ...] = tuple(
         "64:ff9b::/96",
     )
 )
+
+#: Networks that nobody's internet is: the operator's own, carriers', and where clouds answer who one is.
+#: An operator may open some of them (``open_networks``); what isn't opened is floor.
+PRIVATE: tuple[str, ...] = (
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "192.0.0.0/24",
+    "168.63.129.16/32",
+    "fc00::/7",
+)
+#: Never, whatever is opened: metadata services inside private ranges.
+METADATA: tuple[str, ...] = ("100.100.100.200/32", "fd00:ec2::254/128", "fd20:ce::254/128")
 
 RUNNING = ("run", "serve", "drain")
 UNDERWAY = ("building", "starting", "switching", "draining")
@@ -121,8 +139,27 @@ def build(plane: Plane, config: Config | None = None) -> model.Topology:
         index4=index.v4,
         index6=index.v6,
         index_port=addresses.INDEX_PROXY_PORT,
-        floor=FLOOR + own,
+        floor=FLOOR + floor_of_private(config) + own,
     )
+
+
+def floor_of_private(config: Config) -> tuple[tuple[str, str], ...]:
+    """Private networks as floor entries, but for those that the operator opened, as a whole or in parts."""
+    found: list[str] = list(METADATA)
+    for text in PRIVATE:
+        rest = [ipaddress.ip_network(text)]
+        for opened in config.opened:
+            rest = [part for network in rest for part in _without(network, opened)]
+        found += map(str, rest)
+    return tuple((text, "FLOOR") for text in found)
+
+
+def _without(network: Network, opened: Network) -> list[Network]:
+    if network.version != opened.version or not network.overlaps(opened):
+        return [network]
+    if network.subnet_of(opened):  # type: ignore[arg-type]
+        return []
+    return list(network.address_exclude(opened))  # type: ignore[arg-type]
 
 
 def _targets(cells: list[Cell], workloads: dict, specifications: dict) -> dict[tuple, tuple[int, list[str]]]:

@@ -25,7 +25,7 @@ def _secret_key() -> str:
 
 SECRET_KEY = _secret_key()
 DEBUG = False
-TLS = os.environ.get("CYTOPLANE_PORTAL_TLS", "") == "1"
+TLS = bool(CONFIG.portal_tls)
 ALLOWED_HOSTS = [CONFIG.portal_host, "localhost", "127.0.0.1", "[::1]"]
 _scheme = "https" if TLS else "http"
 CSRF_TRUSTED_ORIGINS = [
@@ -141,6 +141,7 @@ CELERY_BEAT_SCHEDULE = {
     "deployments": {"task": "delivery.sweep", "schedule": 5.0},
     "places": {"task": "provisioning.sweep", "schedule": 5.0},
     "planes": {"task": "planes.rebuild_all", "schedule": 30.0},
+    "server certificate": {"task": "planes.server_certificate", "schedule": 3600.0},
     "telemetry": {"task": "telemetry.prune", "schedule": 600.0},
 }
 CELERY_BROKER_URL = (

@@ -48,6 +48,7 @@ def config(installation: Services) -> Iterator[Config]:
         found = Config(home=home, net=NET, agents_port=processes.free_port())
         for path in (
             home / "control-gateway",
+            found.server_tls,
             home / "registry",
             found.web_socket.parent,
             found.registry_socket.parent,
@@ -55,7 +56,7 @@ def config(installation: Services) -> Iterator[Config]:
             services.owned(path, found, "", 0o755)
         services.control_gateway(found)
         services.registry(found)
-        _server_certificate(home / "control-gateway", authority.Authority())
+        _server_certificate(found.server_tls, authority.Authority())
         with _web(found), _registry(found), _envoy(found):
             yield found
     patch.undo()

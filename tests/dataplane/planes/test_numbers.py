@@ -31,6 +31,7 @@ def test_each_tenant_has_its_own_numbers_of_listeners(db: None) -> None:
 
 def test_a_range_that_is_given_out_is_an_error_of_one_tenant(db: None) -> None:
     last = numbers.KINDS["listener"][1]
+    assert last is not None
     numbers.allocate("listener", 1)
     Sequence.objects.filter(kind="listener:1").update(next=last)
     with pytest.raises(CytoplaneError) as failure, transaction.atomic():

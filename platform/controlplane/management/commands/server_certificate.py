@@ -1,18 +1,12 @@
-"""Prints a server certificate with its key, for the control gateway."""
+"""Renews the server certificate of the agents' listener if it is due."""
 
 from django.core.management.base import BaseCommand
 
-from dataplane.planes import authority
+from dataplane.planes import server_certificate
 
 
 class Command(BaseCommand):
-    help = "A server certificate for the given names: key, a dividing line, then the chain, all PEM."
-
-    def add_arguments(self, parser):
-        parser.add_argument("names", nargs="+")
+    help = "Make the agents' listener a new certificate if there is none or it is a month old."
 
     def handle(self, *args, **options):
-        signer = authority.Authority()
-        certificate, key = signer.issue_server(options["names"])
-        self.stdout.write(authority.key_pem(key).decode() + "-----CERTIFICATES-----")
-        self.stdout.write(authority.pem(certificate) + signer.pem)
+        server_certificate.renew()
