@@ -156,7 +156,10 @@ def _edge(
         boundary.clusters.append(
             Cluster(cluster, endpoint.protocol, backends4, provider_cell.gateway4, provider_cell.gateway6)
         )
-    caller = f"{consumer_cell.tenant_name}/{consumer_cell.project}/{consumer.name}"
+    # Only what accepts nothing but its gateway gets the name: elsewhere anybody beside it could forge one.
+    caller = (
+        f"{consumer_cell.tenant_name}/{consumer_cell.project}/{consumer.name}" if endpoint.callers else ""
+    )
     boundary.listeners.append(
         Listener(
             f"connection-{edge.rule}", provider_cell.gateway4, provider_cell.gateway6, port, cluster, caller

@@ -186,7 +186,10 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Listener:
-    """The gateway's door for one connection; only its consumer's identity can reach it."""
+    """The gateway's door for one connection; only its consumer's identity can reach it.
+
+    ``caller`` is what the provider is told; "" where it mustn't be told anything.
+    """
 
     name: str
     address4: str

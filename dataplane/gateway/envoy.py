@@ -183,19 +183,22 @@ def listeners(config: Config, gateway: dict[str, Any]) -> list[dict[str, Any]]:
                     "name": "all",
                     "domains": ["*"],
                     "routes": [{"match": {"prefix": "/"}, "route": _route(entry["cluster"])}],
-                    "request_headers_to_add": [
-                        {
-                            "header": {"key": CALLER, "value": entry["caller"]},
-                            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                        }
-                    ],
+                    **_caller(entry["caller"]),
                 }
             ],
-            "request_headers_to_remove": _PLATFORM_HEADERS[1:],
+            "request_headers_to_remove": _PLATFORM_HEADERS[1:] if entry["caller"] else _PLATFORM_HEADERS,
             "response_headers_to_remove": [*_PLATFORM_HEADERS, "x-envoy-upstream-service-time"],
         }
         found.append(_listener_of(entry, {"route_config": routes}))
     return found
+
+
+def _caller(name: str) -> dict[str, Any]:
+    """The caller's name for the provider, whatever the caller itself says; nothing if there is none to tell."""
+    if not name:
+        return {}
+    header = {"header": {"key": CALLER, "value": name}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    return {"request_headers_to_add": [header]}
 
 
 def _listener_of(entry: dict[str, Any], routes: dict[str, Any]) -> dict[str, Any]:
