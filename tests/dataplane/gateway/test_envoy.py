@@ -150,6 +150,14 @@ def test_a_connections_listener_tells_the_caller_whatever_it_says(usual: Stage) 
         assert answer.header("x-cytoplane-tenant") == []
 
 
+def test_an_endpoint_that_others_reach_too_is_told_no_caller(usual: Stage, backends: dict[str, list]) -> None:
+    config = usual.config
+    silent = [listener(config, "l1", 10000, "c1", "")]
+    assert usual.apply(document([cluster(config, "c1", [backends["one"]])], {}, silent)) == []
+    answer = usual.get("x", headers=[(CALLER, "web.shop")], at=own(usual))
+    assert (answer.status, answer.header(CALLER)) == (200, [])
+
+
 def test_the_connection_header_cant_take_the_callers_name_away(usual: Stage) -> None:
     answer = usual.get(
         "x", headers=[("Connection", f"close, {CALLER}"), (CALLER, "admin.bank")], at=own(usual)
