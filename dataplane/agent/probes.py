@@ -5,8 +5,12 @@ from __future__ import annotations
 import http.client
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from dataplane.agent.namespaces import run_in
+
+#: What a path may hold as it is; all else is percent-encoded.
+_PLAIN = "!#$%&'()*+,/:;=?@[]~"
 
 
 class ProbeFailed(Exception):
@@ -33,18 +37,16 @@ def _check(address: str, probe: dict[str, Any]) -> None:
             connection.connect()
             return
         connection.request(
-            "GET", probe["path"], headers={"User-Agent": "cytoplane-probe", "Connection": "close"}
+            "GET",
+            quote(probe["path"], safe=_PLAIN),
+            headers={"User-Agent": "cytoplane-probe", "Connection": "close"},
         )
         status = connection.getresponse().status
     except ConnectionRefusedError:
         raise ProbeFailed(what, "nothing listens there") from None
     except TimeoutError:
         raise ProbeFailed(what, f"no answer within {timeout} s") from None
-    except (
-        OSError,
-        http.client.HTTPException,
-        ValueError,
-    ) as error:  # ValueError: a path that HTTP can't say
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise ProbeFailed(what, str(error) or type(error).__name__) from None
     finally:
         connection.close()

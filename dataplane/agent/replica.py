@@ -24,6 +24,8 @@ FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
 #: A process that ran this long starts over with a short back-off.
 STABLE = 60.0
 UNHEALTHY_AFTER = 3
+#: Exit code of a process that SIGKILL ended.
+_KILLED = 137
 
 
 @dataclass
@@ -153,6 +155,9 @@ class ReplicaWorker:
             return
         code = state.get("ExitCode")
         reason = "it ran out of memory" if state.get("OOMKilled") else ""
+        if code == _KILLED and not reason:
+            # podman doesn't hear of the kernel's choice everywhere.
+            reason = "it was killed, as the kernel does when memory runs out"
         # The log's writer may be a moment behind the process.
         time.sleep(0.05)
         lines = logs.last_lines(container.log_path(self.config, self.id))

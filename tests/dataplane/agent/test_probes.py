@@ -30,7 +30,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/garbage":
             self.wfile.write(b"\x00\x01\x02\r\n\r\n")
             return
-        if self.path == "/headers":
+        if self.path == "/gr%C3%BC%C3%9Fe?a=b%20c&d":
+            self.send_response(200)
+        elif self.path == "/headers":
             self.send_response(200 if "cytoplane-probe" in self.headers["User-Agent"] else 500)
         else:
             self.send_response(int(self.path[1:]))
@@ -68,7 +70,7 @@ def failure(namespace: Path, wanted: dict[str, Any], address: str = OWN) -> str:
     return str(failed.value)
 
 
-@pytest.mark.parametrize("path", ["/200", "/204", "/301", "/302", "/399", "/headers"])
+@pytest.mark.parametrize("path", ["/200", "/204", "/301", "/302", "/399", "/headers", "/grüße?a=b%20c&d"])
 def test_good_answers_and_redirects_pass(namespace: Path, path: str) -> None:
     check(namespace, OWN, probe(path=path))
 
