@@ -82,6 +82,8 @@ class PlaneRow:
     @property
     def why(self) -> str:
         """One sentence for a plane that isn't healthy."""
+        if self.plane.engine == Plane.Engine.KUBERNETES:
+            return "Workers drive this cluster; its cells' namespaces are in `cyto planes places`."
         if self.state == "none":
             return "No agent has enrolled yet."
         for row in self.nodes:

@@ -80,6 +80,19 @@ def test_pods_are_held_to_the_restricted_standard_where_the_cluster_knows_it() -
     assert not any(label.startswith("pod-security") for label in found["1.20.0"])
 
 
+def test_the_chart_is_sound() -> None:
+    command = [
+        executable(),
+        "lint",
+        str(CHART),
+        "--strict",
+        "--values",
+        str(CHART / "ci" / "example-values.yaml"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def versions(cluster: Cluster, location: str) -> dict[str, str]:
     kinds = ("LimitRange", "ServiceAccount")
     found = {kind + name: o for kind in kinds for name, o in cluster.objects(kind, location).items()}
