@@ -1,4 +1,4 @@
-"""Pages of lists: newest first, `before` an id, at most 200."""
+"""Pages of lists: newest first, `before` what the last row of the page before is called, at most 200."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from django.db.models import QuerySet
 MOST = 200
 
 
-def page(rows: QuerySet, before: int | None, limit: int) -> list:
-    """At most ``limit`` rows that are older than ``before``."""
+def page(rows: QuerySet, before: int | None, limit: int, key: str = "pk") -> list:
+    """At most ``limit`` rows that are older than ``before``, a value of the column ``key``."""
     if before is not None:
-        rows = rows.filter(pk__lt=before)
+        rows = rows.filter(**{f"{key}__lt": before})
     return list(rows[: max(1, min(limit, MOST))])

@@ -23,11 +23,12 @@ Number = Annotated[int, typer.Argument(metavar="ID", min=1, help="As `cyto deplo
 
 @releases.command("list")
 def list_releases(
-    limit: Limit = 20, tenant: Tenant = "", project: Project = "", environment: Environment = "production",
+    limit: Limit = 20, before: Before = 0, tenant: Tenant = "", project: Project = "", environment: Environment = "production",
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Releases, newest first."""
-    rows = Api().get(f"{place.cell(tenant, project, environment).path}/releases", limit=limit)
+    path = f"{place.cell(tenant, project, environment).path}/releases"
+    rows = Api().get(path, limit=limit, before=before or None)
     for row in rows if not as_json else ():
         row |= {
             "number": f"v{row['number']}",

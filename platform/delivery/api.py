@@ -79,7 +79,8 @@ def list_releases(
     limit: int = 50,
 ) -> list[dict[str, Any]]:
     cell = get_cell(actor_of(request), tenant, project, environment)
-    return [release_out(row, cell.serving_release_id) for row in page(queries.releases(cell), before, limit)]
+    rows = page(queries.releases(cell), before, limit, key="number")
+    return [release_out(row, cell.serving_release_id) for row in rows]
 
 
 @router.post(f"{_CELL}/releases/{{number}}/rollback", operation_id="rollback", summary="Go back to a release")

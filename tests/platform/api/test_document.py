@@ -163,3 +163,12 @@ def test_components_tell_their_public_addresses(world: World) -> None:
     path = "/tenants/acme/projects/shop/environments/production/components"
     rows = world.api("viewer").get(path).json()
     assert [row["urls"] for row in rows] == [["http://www.acme.localhost:8080/"]]
+
+
+def test_every_operation_is_on_the_page_of_the_api(document: dict[str, Any]) -> None:
+    from pathlib import Path
+
+    page = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text()
+    for path, method, operation in operations(document):
+        request = f"{method.upper()} {path.removeprefix('/api/v1')}"
+        assert f"| `{operation['operationId']}` | `{request}` |" in page, operation["operationId"]

@@ -112,6 +112,7 @@ def test_releases_and_deployments_are_paged_newest_first(world: World) -> None:
         world.deploy(cell)
     api, base = world.api("viewer"), "/tenants/acme/projects/shop/environments/production"
     assert [r["number"] for r in api.get(f"{base}/releases?limit=2").json()] == [3, 2]
+    assert [r["number"] for r in api.get(f"{base}/releases?before=2").json()] == [1]
     first = api.get(f"{base}/deployments?limit=2").json()
     rest = api.get(f"{base}/deployments?before={first[-1]['id']}").json()
     assert [d["release"] for d in first + rest] == [3, 2, 1]
