@@ -31,6 +31,10 @@ class NewPlane(Schema):
     owner: str = ""
 
 
+class NewKubeconfig(Schema):
+    kubeconfig: str
+
+
 class Binding(Schema):
     plane: str
 
@@ -111,6 +115,16 @@ def revoke_node(request: HttpRequest, number: int) -> dict[str, Any]:
 def create_kubernetes_plane(request: HttpRequest, body: NewPlane) -> dict[str, Any]:
     plane, version = kubernetes.create_plane(
         acting_user=actor_of(request), name=body.name, kubeconfig=body.kubeconfig, owner=body.owner
+    )
+    return plane_out(plane) | {"version": version}
+
+
+@router.put(
+    "/planes/{name}/kubeconfig", operation_id="replace_kubeconfig", summary="Other credentials for a cluster"
+)
+def replace_kubeconfig(request: HttpRequest, name: str, body: NewKubeconfig) -> dict[str, Any]:
+    plane, version = kubernetes.replace_kubeconfig(
+        acting_user=actor_of(request), name=name, kubeconfig=body.kubeconfig
     )
     return plane_out(plane) | {"version": version}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cryptography.exceptions import InvalidTag
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from controlplane import crypto
 from controlplane.errors import CytoplaneError, not_found
@@ -31,21 +32,11 @@ def create_plane(*, acting_user: Actor, name: str, kubeconfig: str, owner: str =
         raise not_found("tenant")
     if Plane.objects.filter(name=name).exists():
         raise CytoplaneError("name-taken", kind="plane", name=name)
-    try:
-        parsed = Kubeconfig.parse(kubeconfig)
-    except InvalidKubeconfig as error:
-        raise CytoplaneError("invalid", field="kubeconfig", message=f"The kubeconfig can't be used: {error}.")
-    try:
-        version = Kubernetes(parsed).check()
-    except Unreachable as error:
-        raise CytoplaneError("cluster-unreachable", reason=_clause(error))
-    except DriverError as error:
-        raise CytoplaneError("cluster-refused", reason=_clause(error))
+    parsed, version = _tried(kubeconfig)
     try:
         with transaction.atomic():
             plane = Plane.objects.create(name=name, engine=Plane.Engine.KUBERNETES, owner=tenant)
-            plane.kubeconfig = crypto.wrap(keys.masters(), parsed.as_yaml().encode(), _context(plane))
-            plane.save(update_fields=["kubeconfig"])
+            _keep(plane, parsed)
             audit.record(
                 acting_user,
                 "plane.create",
@@ -56,6 +47,41 @@ def create_plane(*, acting_user: Actor, name: str, kubeconfig: str, owner: str =
     except IntegrityError:
         raise CytoplaneError("name-taken", kind="plane", name=name)
     return plane, version
+
+
+def replace_kubeconfig(*, acting_user: Actor, name: str, kubeconfig: str) -> tuple[Plane, str]:
+    """Other credentials or another address for the same cluster; what failed is tried again at once."""
+    authorise_platform(acting_user)
+    if not Plane.objects.filter(name=name, engine=Plane.Engine.KUBERNETES).exists():
+        raise not_found("plane")
+    parsed, version = _tried(kubeconfig)
+    with transaction.atomic():
+        plane = Plane.objects.select_for_update(of=("self",)).select_related("owner").get(name=name)
+        _keep(plane, parsed)
+        plane.places.update(next_at=timezone.now())
+        audit.record(
+            acting_user, "plane.kubeconfig", plane, tenant=plane.owner, changes={"server": parsed.server}
+        )
+    return plane, version
+
+
+def _keep(plane: Plane, kubeconfig: Kubeconfig) -> None:
+    plane.kubeconfig = crypto.wrap(keys.masters(), kubeconfig.as_yaml().encode(), _context(plane))
+    plane.save(update_fields=["kubeconfig"])
+
+
+def _tried(kubeconfig: str) -> tuple[Kubeconfig, str]:
+    """What is needed of a kubeconfig, and the version of its cluster, which was asked."""
+    try:
+        parsed = Kubeconfig.parse(kubeconfig)
+    except InvalidKubeconfig as error:
+        raise CytoplaneError("invalid", field="kubeconfig", message=f"The kubeconfig can't be used: {error}.")
+    try:
+        return parsed, Kubernetes(parsed).check()
+    except Unreachable as error:
+        raise CytoplaneError("cluster-unreachable", reason=_clause(error))
+    except DriverError as error:
+        raise CytoplaneError("cluster-refused", reason=_clause(error))
 
 
 def _clause(error: DriverError) -> str:

@@ -55,6 +55,13 @@ def token(
     print(answer["token"])
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise usage(f"{file} can't be read ({type(error).__name__}).", "Name a kubeconfig.") from None
+
+
 @planes.command("add")
 def add(
     name: Annotated[str, typer.Argument(metavar="PLANE")],
@@ -63,12 +70,19 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add a Kubernetes cluster as a plane."""
-    try:
-        text = kubeconfig.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise usage(f"{kubeconfig} can't be read ({type(error).__name__}).", "Name a kubeconfig.") from None
-    answer = Api().post("/planes", {"name": name, "kubeconfig": text, "owner": owner})
+    answer = Api().post("/planes", {"name": name, "kubeconfig": _text(kubeconfig), "owner": owner})
     output.done(answer, f"{name} is a plane now: Kubernetes {answer['version']}.", raw=as_json)
+
+
+@planes.command("kubeconfig")
+def replace_kubeconfig(
+    plane: Annotated[str, typer.Argument(metavar="PLANE")],
+    kubeconfig: Annotated[Path, typer.Option(help="File with everything inline (`--flatten`).")],
+    as_json: Json = False,
+) -> None:
+    """Give a Kubernetes plane other credentials."""
+    answer = Api().call("PUT", f"/planes/{part(plane)}/kubeconfig", {"kubeconfig": _text(kubeconfig)})
+    output.done(answer, f"{plane} has another kubeconfig: Kubernetes {answer['version']}.", raw=as_json)
 
 
 @planes.command("bind")

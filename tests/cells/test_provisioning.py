@@ -187,6 +187,28 @@ def test_drift_is_repaired_by_the_sweep(world: World, cluster: Cluster, queue: Q
     assert "deny-ingress" in cluster.objects("NetworkPolicy", only().location, POLICIES)
 
 
+def test_new_credentials_let_what_failed_go_on(world: World, cluster: Cluster, queue: Queue) -> None:  # noqa: F811
+    bind(world)
+    plane = Plane.objects.get(name="cluster")
+    kept = bytes(plane.kubeconfig or b"")
+    weak = kubernetes.Kubeconfig.parse(cluster.server.kubeconfig("nobody", ("nothing",)))
+    kubernetes._keep(plane, weak)
+    world.project()
+    queue.run()
+    assert (only().state, only().error_code) == ("failed", "denied")
+    api = factories.Api(factories.bearer(world.admin))
+    bad = api("PUT", "/planes/cluster/kubeconfig", {"kubeconfig": weak.as_yaml()})
+    assert (bad.status_code, bad.json()["error"]["id"]) == (422, "cluster-refused")
+    good = api("PUT", "/planes/cluster/kubeconfig", {"kubeconfig": cluster.text})
+    assert good.status_code == 200
+    assert "kubeconfig" not in good.json()
+    sweep.run()
+    queue.run()
+    assert (only().state, only().problems) == ("ready", [])
+    assert bytes(Plane.objects.get(name="cluster").kubeconfig or b"") != kept
+    assert AuditEvent.objects.filter(verb="plane.kubeconfig").count() == 1
+
+
 def test_a_cluster_that_is_away_is_waited_for(world: World, cluster: Cluster, queue: Queue) -> None:  # noqa: F811
     bind(world)
     world.project()

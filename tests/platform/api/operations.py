@@ -90,6 +90,8 @@ TABLE: dict[str, Operation] = {
     "list_planes": Operation(PLATFORM),
     # Whoever may is told what is wrong with it; clusters that answer are in tests/cells.
     "create_kubernetes_plane": Operation("UNNNNNIN", body={"name": "cluster", "kubeconfig": "kind: Pod"}),
+    # `shared` is a machine: only platform admins get as far as being told so.
+    "replace_kubeconfig": Operation("UNNNNNNN", body={"kubeconfig": "kind: Pod"}, path={"name": "shared"}),
     "list_places": Operation(PLATFORM, path={"name": "shared"}),
     "bind_environment": Operation(PLATFORM, body={"plane": "shared"}),
     "create_enrolment_token": Operation(PLATFORM, body={"kind": "builder"}, path={"name": "shared"}),
