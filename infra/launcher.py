@@ -22,7 +22,7 @@ def install(config: Config, venv: Path, app: Path) -> None:
     services.owned(program.parent, config, None, 0o755)
     text = (
         f"#!/bin/sh\nPYTHONPATH={shlex.quote(str(app / 'platform'))} PYTHONDONTWRITEBYTECODE=1 "
-        f"CYTO_DEFAULT_URL={shlex.quote(config.portal_url)} "
+        f"CYTO_DEFAULT_URL={shlex.quote(config.portal_url)} CYTO_PROGRAM={shlex.quote(str(program))} "
         f'exec {shlex.quote(str(venv / "bin" / "python"))} -m cli "$@"\n'
     )
     services.write(program, text, config, None, 0o755)

@@ -23,8 +23,8 @@ Number = Annotated[int, typer.Argument(metavar="ID", min=1, help="As `cyto deplo
 
 @releases.command("list")
 def list_releases(
-    limit: Limit = 20, before: Before = 0, tenant: Tenant = "", project: Project = "", environment: Environment = "production",
-    as_json: Json = False,
+    limit: Limit = 20, before: Before = 0, tenant: Tenant = "", project: Project = "",
+    environment: Environment = "production", as_json: Json = False,
 ) -> None:  # fmt: skip
     """Releases, newest first."""
     path = f"{place.cell(tenant, project, environment).path}/releases"

@@ -45,8 +45,11 @@ def _git(*arguments: str, fine: tuple[int, ...] = (0,)) -> str:
 
 
 def _helper() -> str:
-    """The words by which git calls this very program, wherever it was started from."""
-    program = shutil.which("cyto")
+    """The words by which git calls this very program, wherever it was started from.
+
+    An installation's own `cyto` names itself: the one on the path may be another installation's.
+    """
+    program = shutil.which(os.environ.get("CYTO_PROGRAM", "")) or shutil.which("cyto")
     if program is None and sys.argv[0].startswith("/") and os.access(sys.argv[0], os.X_OK):
         program = sys.argv[0]
     words = [program] if program else [sys.executable, "-m", "cli"]

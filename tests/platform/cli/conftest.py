@@ -166,6 +166,10 @@ def cyto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 class Platform:
     """A committed world behind a server, and `cyto` signed in as acme's owner."""
 
+    #: A deployment that failed and the cell it was for, where a test has them.
+    failed: int
+    cell: Any
+
     def __init__(self, cyto: Cyto, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world = World()
         self.server = Server()

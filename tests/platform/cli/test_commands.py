@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -68,8 +69,8 @@ def shop(platform: Platform) -> Platform:
     }  # fmt: skip
     Edge.objects.create(**{key: value for key, value in values.items() if key in names})
     platform.stand_in()
-    platform.failed = failed.pk  # type: ignore[attr-defined]
-    platform.cell = cell  # type: ignore[attr-defined]
+    platform.failed = failed.pk
+    platform.cell = cell
     return platform
 
 
@@ -113,7 +114,7 @@ READING = [
 
 def test_what_can_be_read_is_readable_for_people_and_for_programs(shop: Platform) -> None:
     for words, expected in READING:
-        written = words.format(failed=shop.failed).split()  # type: ignore[attr-defined]
+        written = words.format(failed=shop.failed).split()
         ran = shop.cyto(*written)
         assert ran.code == 0, (words, ran.err)
         assert expected in ran.out, (words, ran.out)
@@ -295,14 +296,14 @@ def test_what_makes_a_deployment_tells_its_number(shop: Platform) -> None:
         ("rollback v1", "rollback"), ("rollback", "rollback"), ("scale web=2 api=1", "rollback"),
         ("deployments retry {failed}", "push"),
     ):  # fmt: skip
-        written = words.format(failed=shop.failed).split()  # type: ignore[attr-defined]
+        written = words.format(failed=shop.failed).split()
         ran = cyto(*written, "--no-wait", "--json")
         assert ran.code == 0, ran.err
         assert ran.json["kind"] == kind
         waiting = ran.json["id"]
     assert cyto("config", "set", "A=1", "--no-wait", "--json").json["changed"] is True
     assert "being cancelled" in cyto("deployments", "cancel", str(waiting)).err
-    ran = cyto("deployments", "cancel", str(shop.failed))  # type: ignore[attr-defined]
+    ran = cyto("deployments", "cancel", str(shop.failed))
     assert (ran.code, ran.error) == (errors.CONFLICT, "conflict")
     for words in ("rollback v99", "deployments show 99999", "deployments log 99999", "deployments retry 99999",
                   "scale nothing=1"):  # fmt: skip
@@ -322,7 +323,7 @@ def test_nothing_to_go_back_to_is_a_conflict(platform: Platform) -> None:
 
 def test_a_deployment_is_followed_to_its_end_and_the_exit_code_says_how(shop: Platform) -> None:
     """A process follows while the deployment goes on."""
-    world, cell, cyto = shop.world, shop.cell, shop.cyto  # type: ignore[attr-defined]
+    world, cell, cyto = shop.world, shop.cell, shop.cyto
     deployment = world.push(cell)
     LogChunk.objects.create(deployment=deployment, text="-----> before\n")
     process = subprocess.Popen(
@@ -335,7 +336,7 @@ def test_a_deployment_is_followed_to_its_end_and_the_exit_code_says_how(shop: Pl
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "is live in production" in out
-    failed = str(shop.failed)  # type: ignore[attr-defined]
+    failed = str(shop.failed)
     ran = cyto("deployments", "log", failed, "--follow")
     assert (ran.code, ran.error) == (errors.FAILED, "build-failed")
     assert "v2 still serves." in ran.err
@@ -352,8 +353,8 @@ def test_a_log_goes_on_where_it_was_when_the_connection_was_lost(
     class Away:
         """Three streams: the first breaks in the middle of a line, the second ends too early."""
 
-        streams = [["one\ntw", lost], ["one\ntwo\n"], ["one\n", "two\nthree\n"]]
-        states = [{"ended_at": None}, {"ended_at": "now", "state": "live", "id": 1}]
+        streams: list[list[Any]] = [["one\ntw", lost], ["one\ntwo\n"], ["one\n", "two\nthree\n"]]
+        states: list[dict] = [{"ended_at": None}, {"ended_at": "now", "state": "live", "id": 1}]
 
         def stream(self, *_: object, **__: object):  # type: ignore[no-untyped-def]
             for piece in self.streams.pop(0):
@@ -385,7 +386,7 @@ def test_following_logs_prints_lines_as_they_come_and_ends_with_ctrl_c(shop: Pla
         replica=1,
         stream="stdout",
         at="2030-01-01T00:00:01Z",
-        text="again",  # type: ignore[attr-defined]
+        text="again",
     )
     assert json.loads(process.stdout.readline())["text"] == "again"
     os.kill(process.pid, signal.SIGINT)

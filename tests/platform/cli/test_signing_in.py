@@ -184,9 +184,13 @@ def test_git_asks_the_sign_in_and_nothing_is_typed_or_written_into_addresses(
         f'#!/bin/sh\nPYTHONPATH={cyto.environment["PYTHONPATH"]} exec {cyto.command[0]} -m cli "$@"\n'
     )
     program.chmod(0o755)
-    path = f"{cyto.folder}:/usr/bin:/bin"
     login = cyto.process(
-        "login", "--email", EMAIL, "--password-stdin", data=f"{factories.PASSWORD}\n", PATH=path
+        "login",
+        "--email",
+        EMAIL,
+        "--password-stdin",
+        data=f"{factories.PASSWORD}\n",
+        CYTO_PROGRAM=str(program),
     )
     assert "git uses it too" in login.err
     remote = cyto.process("git", "remote", "-t", "acme", "-p", "shop", cwd=clone)
