@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from django.db.models import Q
 from django.utils import timezone
 
+from bpf.reasons import CODES, REASONS
 from delivery.models import Deployment, DeploymentStep, Release
 from projects.models import Cell
 from web import specification
@@ -198,9 +199,14 @@ def timeline(cell: Cell, url: str, limit: int = 20) -> list[Event]:
     for edge in seen_edges:
         foreign = telemetry.OTHER_TENANT in (called.get(edge.source), called.get(edge.destination))
         remote = telemetry.OTHER_TENANT.capitalize() if foreign else edge.remote
-        where = f"port {edge.port}" if edge.port else "no port"
-        text = f"Calls were refused: {edge.reason.replace('_', ' ').lower()}, {where}"
-        events.append(Event(edge.last_at, "shield-x", "bad", text, remote, f"{url}#edges"))
+        named = edge.reason == "NAME"
+        text = "A name was asked for in vain" if named else "Calls were refused"
+        where = ", ".join(
+            part for part in (remote, f"port {edge.port}" if edge.port and not named else "") if part
+        )
+        sentence = REASONS[CODES[edge.reason]].sentence if edge.reason in CODES else edge.reason
+        detail = f"{where}: {sentence}" if where else sentence
+        events.append(Event(edge.last_at, "shield-x", "bad", text, detail, f"{url}#edges"))
     restarted = Replica.objects.filter(workload__cell=cell, restarts__gt=0).exclude(wanted="stop")
     for replica in restarted.select_related("workload__component")[:6]:
         name = replica.workload.component.name

@@ -38,6 +38,8 @@ class Line:
 
 def _kind(text: str) -> str:
     bare = text.lstrip()
+    if bare.startswith("-----> Failed"):
+        return "fail"
     if bare.startswith("----->"):
         return "head"
     if bare.startswith(("!", "ERROR", "error:")) or " !  " in text[:8]:

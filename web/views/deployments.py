@@ -171,8 +171,17 @@ def releases(request: HttpRequest, actor: Actor, tenant: str, project: str, envi
     found = Release.objects.filter(cell=place.cell).select_related("rolled_back_from").order_by("-number")
     rows = Listing.of(request, found, 20)
     serving = place.cell.serving_release  # type: ignore[union-attr]
+    served = set(
+        Deployment.objects.filter(release__in=rows.items, state=Deployment.State.LIVE).values_list(
+            "release", flat=True
+        )
+    )
     entries = [
-        {"release": release, "changes": queries_deployment.changes(serving, release) if serving else []}
+        {
+            "release": release,
+            "served": release.pk in served,
+            "changes": queries_deployment.changes(release, serving) if serving else [],
+        }
         for release in rows.items
     ]
     context = {

@@ -37,6 +37,8 @@ print("\\x1b[31mred\\x1b[0m and plain", flush=True)
 
 @pytest.fixture(scope="session")
 def installation(live_installation: Installation) -> Installation:
+    """With every part at work, whatever tests before did to them."""
+    live_installation.wait(live_installation.healthy, 60)
     return live_installation
 
 

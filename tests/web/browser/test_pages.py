@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.e2e.installation import Installation
 from tests.web.browser.conftest import Person, Stage
 from tests.web.browser.visitor import Visitor
 
@@ -67,6 +68,23 @@ def test_the_door_is_in_order(visit: Visit) -> None:
     visitor.press("Sign in")
     visitor.see("Email and password don't match an account.")
     assert visitor.inspect("sign-in-failed") == []
+
+
+def test_somebody_of_no_tenant_is_told_and_of_several_chooses(
+    visit: Visit, installation: Installation, newcomer: Callable[[], Person]
+) -> None:
+    person = newcomer()
+    visitor = visit().sign_in(person.email, person.password)
+    visitor.see("You don't belong to a tenant yet")
+    assert visitor.inspect("no-tenant") == []
+    for tenant in ("acme", "globex"):
+        path = f"/tenants/{tenant}/members/{person.email}"
+        installation.api(tenant).call("PUT", path, {"role": "viewer"})
+    visitor.go("/")
+    visitor.see("Your tenants")
+    assert visitor.inspect("tenants") == []
+    visitor.page.get_by_role("link", name="globex").click()
+    visitor.page.wait_for_url("**/globex")
 
 
 def test_a_members_pages_are_in_order(visit: Visit, member: Person, stage: Stage) -> None:

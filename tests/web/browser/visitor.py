@@ -25,6 +25,12 @@ _WATCH = """
 addEventListener("securitypolicyviolation", (e) =>
   console.error(`policy: ${e.violatedDirective} ${e.blockedURI}`));
 """
+_FIND = """
+async (only) => {
+  const found = await axe.run(document, { runOnly: only, resultTypes: ["violations"] });
+  return found.violations.map((v) => `${v.id}: ${v.nodes[0].target.join(" ")} (${v.nodes.length})`);
+}
+"""
 
 
 @cache
@@ -97,11 +103,7 @@ class Visitor:
         """What axe-core finds on the page, each with the first element that has it."""
         self.page.evaluate(_axe())
         only = {"type": "rule", "values": rules} if rules else {"type": "tag", "values": RULES}
-        found = self.page.evaluate(
-            "async (only) => (await axe.run(document, {runOnly: only})).violations.map((v) =>"
-            " `${v.id}: ${v.nodes[0].target.join(' ')} (${v.nodes.length})`)",
-            only,
-        )
+        found = self.page.evaluate(_FIND, only)
         return [f"{self.page.url}: {line}" for line in found]
 
     def overflow(self) -> int:
