@@ -54,8 +54,12 @@ def detect(source: Path, files: dict[str, str]) -> dict[str, str]:
     found = {}
     root = source.resolve()
     for name in folders(files.get("cytoplane.yaml", "")):
-        folder = (source / name).resolve()
-        inside = folder == root or root in folder.parents
-        if inside and folder.is_dir() and (kind := kind_of(folder)):
+        try:
+            folder = (source / name).resolve()
+            inside = folder == root or root in folder.parents
+            kind = kind_of(folder) if inside and folder.is_dir() else ""
+        except (OSError, ValueError, RuntimeError):  # what no file can be called, links in a circle
+            continue
+        if kind:
             found[str(folder.relative_to(root))] = kind
     return found

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -123,11 +124,15 @@ def _pip(config: Config) -> str:
 def _own_text(file: Path) -> str:
     """What a command left in the workspace; a link there could name any file of the machine."""
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
-    with os.fdopen(descriptor, "r", errors="replace") as handle:
-        return handle.read(4096)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        return os.read(descriptor, 4096).decode(errors="replace")
+    finally:
+        os.close(descriptor)
 
 
 #: Two processes with mounts of their own must not work on the same storage.
@@ -206,6 +211,8 @@ class Runner:
             umask=0o022,
         )
         self._process = process
+        if self._cancelled.is_set():
+            self._kill()  # between the look above and here
         timer = threading.Timer(max(1.0, self._deadline - time.monotonic()), self._kill)
         timer.start()
         assert process.stdout is not None

@@ -48,6 +48,9 @@ def group(config: Config, slot: int, limits: dict[str, Any]) -> list[Path]:
         folder.mkdir(exist_ok=True)
         folders.append(folder)
     for folder in folders:
+        with contextlib.suppress(OSError):
+            # It may never be below the memory, which may have grown since the last build.
+            _set(folder, "memory.memsw.limit_in_bytes", -1)
         _set(folder, "memory.limit_in_bytes", memory)
         _set(folder, "memory.max", memory)
         with contextlib.suppress(OSError):  # swap accounting may be off
