@@ -9,7 +9,7 @@ import typer
 
 from cli import output, place
 from cli.api import Api
-from cli.errors import UNREACHABLE, CliError, usage
+from cli.errors import PLATFORM, UNREACHABLE, CliError, usage
 from cli.output import Json
 from cli.place import Environment, Project, Tenant
 from cli.topics import topic
@@ -58,7 +58,7 @@ def _more(api: Api, path: str, component: str, last: int) -> list[dict[str, Any]
         # An id of 0 would mean the newest lines, not those from the beginning.
         return api.get(path, component=component, after=last or 1, limit=_MOST_LINES)
     except CliError as error:
-        if error.exit != UNREACHABLE:
+        if error.exit not in (UNREACHABLE, PLATFORM):
             raise
         output.note(f"       {error.message} Trying again…")
         time.sleep(2)

@@ -11,7 +11,7 @@ import typer
 
 from cli import output
 from cli.api import Api
-from cli.errors import FAILED, UNREACHABLE, CliError
+from cli.errors import FAILED, PLATFORM, UNREACHABLE, CliError
 from cli.place import Place
 
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end, with its log.")]
@@ -39,7 +39,7 @@ def stream_log(api: Api, path: str, write: Callable[[str], None]) -> dict[str, A
             found = api.get(path)
         except CliError as error:
             failures += 1
-            if error.exit != UNREACHABLE or failures > _TRIES:
+            if error.exit not in (UNREACHABLE, PLATFORM) or failures > _TRIES:
                 raise
             output.note(f"       {error.message} Trying again…")
             time.sleep(failures)

@@ -6,6 +6,7 @@ import logging
 import secrets
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
@@ -93,7 +94,8 @@ class Errors(_Both):
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not isinstance(error, CytoplaneError):
             log.exception("request %s failed", getattr(request, "request_id", "?"))
-            error = CytoplaneError("internal")
+            away = isinstance(error, OperationalError | InterfaceError)
+            error = CytoplaneError("unavailable", part="the database") if away else CytoplaneError("internal")
         return error_response(request, error)
 
 

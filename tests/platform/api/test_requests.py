@@ -6,7 +6,7 @@ import json
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -81,6 +81,17 @@ def test_an_unexpected_failure_keeps_its_details_to_the_log(
     assert answer.json()["error"]["id"] == "internal"
     assert answer.json()["error"]["request_id"] == answer["X-Request-Id"]
     assert b"swordfish" not in answer.content
+
+
+def test_a_database_that_is_away_is_told_as_something_to_try_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr("projects.queries.get_project", away)
+    answer = world.api().get("/tenants/acme/projects/shop")
+    assert (answer.status_code, answer.json()["error"]["id"]) == (503, "unavailable")
 
 
 def test_pages_walk_the_audit_log_without_gaps_or_repeats(world: World) -> None:
