@@ -78,7 +78,10 @@ def edges(cell: Cell, minutes: int = 60, denied: bool | None = None) -> list[dic
     return [
         {
             "source": called.get(row["source"], "unknown"),
-            "destination": called.get(row["destination"], "unknown"),
+            # Of a name that was asked for in vain, nobody is the owner: the name itself is the end.
+            "destination": row["remote"]
+            if row["reason"] == "NAME"
+            else called.get(row["destination"], "unknown"),
             # Whose address it is stays between the other tenant and the platform.
             "remote": ""
             if OTHER_TENANT in (called.get(row["source"]), called.get(row["destination"]))

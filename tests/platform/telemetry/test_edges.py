@@ -95,3 +95,11 @@ def test_what_is_allowed_keeps_the_rule_that_the_kernel_used(world: World, cell:
     record_flows(world.plane, [allowed])
     (row,) = queries.edges(cell)
     assert (row["verdict"], row["rule"], row["fix"], row["sentence"]) == ("allowed", 1234, "", "")
+
+
+def test_a_name_that_was_asked_for_in_vain_is_the_end_of_its_edge(world: World, cell: Cell) -> None:
+    asked = flow(identity(cell, "web"), 0, "NAME", remote="api.vault", port=53, protocol=17)
+    record_flows(world.plane, [asked])
+    (row,) = queries.edges(cell, denied=True)
+    assert (row["source"], row["destination"], row["reason"]) == ("web", "api.vault", "NAME")
+    assert row["sentence"]
