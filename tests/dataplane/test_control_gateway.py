@@ -415,5 +415,5 @@ def test_layers_stay_within_their_project(config: Config, pushing: tuple[Control
     # The registry itself would have done it, asked either way.
     transport = httpx.HTTPTransport(uds=str(config.registry_socket))
     with httpx.Client(transport=transport, base_url="http://registry") as registry:
-        for number, more in enumerate(({"params": mount}, {"data": mount})):
-            assert registry.post(f"/v2/t1/p{number}/blobs/uploads/", **more).status_code == 201
+        assert registry.post("/v2/t1/p0/blobs/uploads/", params=mount).status_code == 201
+        assert registry.post("/v2/t1/p1/blobs/uploads/", data=mount).status_code == 201
