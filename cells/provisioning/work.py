@@ -11,18 +11,17 @@ import logging
 import secrets
 from datetime import timedelta
 
-from celery.exceptions import SoftTimeLimitExceeded
 from django.db.models import Q
 from django.utils import timezone
 
 from cells.provisioning.models import Place
-from dataplane.drivers import CellState, CellStatus, Driver, DriverError, PlacedCell, Quota, Unreachable
+from dataplane.drivers import CellState, CellStatus, Driver, DriverError, PlacedCell, Quota
 from dataplane.planes.kubernetes import driver_of
 from tenants.models import Plan
 
 log = logging.getLogger("cytoplane.provisioning")
-#: Longer than a task may run (``task_soft_time_limit`` and its clean-up).
-LEASE = timedelta(seconds=120)
+#: Longer than a look and what follows from it: two calls of a driver (``budget.CALL`` each and a bit).
+LEASE = timedelta(seconds=180)
 #: How often what is ready is looked at.
 CHECK = timedelta(minutes=2)
 #: Until a namespace that is going away is looked at again.
@@ -30,6 +29,13 @@ GOING = timedelta(seconds=5)
 FIRST_RETRY, LAST_RETRY = timedelta(seconds=5), timedelta(minutes=5)
 #: A cell that is going gets a quota only because every cell has one.
 _SOME = Quota(1, 1, 1)
+
+
+class Broken(DriverError):
+    """The platform's own fault."""
+
+    code = "internal"
+    passing = True
 
 
 def claim(place_id: int) -> Place | None:
@@ -51,10 +57,10 @@ def reconcile(place_id: int) -> bool:
         status = _ensure(place, driver, cell) if place.wanted else driver.remove(cell)
     except DriverError as error:
         return _failed(place, error)
-    except SoftTimeLimitExceeded:
-        return _failed(
-            place, Unreachable("It took longer than a worker may; the next try goes on from there.")
-        )
+    except Exception:
+        # Whatever it was may pass; the place must neither be lost nor held until the lease runs out.
+        log.exception("%s can't go on", place.location)
+        return _failed(place, Broken("Something failed on the platform's side; the worker's log has it."))
     if status.state == CellState.ABSENT and not place.wanted:
         Place.objects.filter(pk=place.pk, lease=place.lease, wanted=False).delete()
         return False

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from dataplane.drivers.interface import Denied, DriverError, Rejected, Unreachable
+from dataplane.drivers.kubernetes.budget import Budget
 from dataplane.drivers.kubernetes.kubeconfig import Kubeconfig
 from dataplane.drivers.kubernetes.memory import memory_file
 
@@ -43,7 +44,8 @@ def path_of(document: Object, *, name: bool = True) -> str:
 class Api:
     """A client of one API server; a context manager. All methods raise ``DriverError``."""
 
-    def __init__(self, kubeconfig: Kubeconfig) -> None:
+    def __init__(self, kubeconfig: Kubeconfig, budget: Budget | None = None) -> None:
+        self._budget = budget or Budget()
         self._server = kubeconfig.server
         headers = {"Authorization": f"Bearer {kubeconfig.token}"} if kubeconfig.token else {}
         extensions = {"sni_hostname": kubeconfig.server_name} if kubeconfig.server_name else {}
@@ -66,6 +68,7 @@ class Api:
         self._client.close()
 
     def _send(self, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        self._budget.left()
         content = None if body is None else json.dumps(body).encode()
         headers = {
             "Accept": "application/json",

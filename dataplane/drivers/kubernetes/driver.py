@@ -8,6 +8,8 @@ that was running in the namespace is deleted for that.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from pyhelm3 import ReleaseRevision
 
 from dataplane.drivers.interface import CellState, CellStatus, DriverError, PlacedCell, Rejected, Taken
 from dataplane.drivers.kubernetes.api import Api, Object
+from dataplane.drivers.kubernetes.budget import Budget
 from dataplane.drivers.kubernetes.drift import Drift, owned, with_ownership
 from dataplane.drivers.kubernetes.helm import RELEASES, UNFINISHED, Helm, record
 from dataplane.drivers.kubernetes.kubeconfig import Kubeconfig
@@ -29,41 +32,48 @@ class Kubernetes:
 
     def __init__(self, kubeconfig: Kubeconfig, chart: Path = CHART) -> None:
         self._kubeconfig = kubeconfig
-        self._helm = Helm(kubeconfig, chart)
+        self._chart = chart
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[Api, Helm]]:
+        """Both ways to the cluster for one call, which share its time."""
+        budget = Budget()
+        with Api(self._kubeconfig, budget) as api:
+            yield api, Helm(self._kubeconfig, self._chart, budget)
 
     def check(self) -> str:
         """The cluster's version; raises unless it answers and takes the credentials."""
-        with Api(self._kubeconfig) as api:
+        with self._open() as (api, _):
             return api.check()
 
     def ensure(self, cell: PlacedCell) -> CellStatus:
-        with Api(self._kubeconfig) as api:
+        with self._open() as (api, helm):
             namespace = _namespace(api, cell)
             if namespace is not None and _going(namespace):
                 return CellStatus(CellState.REMOVING)
-            revision = self._helm.newest(cell.location)
+            revision = helm.newest(cell.location)
             if revision is not None and revision.status in UNFINISHED:
                 api.delete("v1", "Secret", RELEASES, record(revision))
-                revision = self._helm.newest(cell.location)
-            if revision is None or not self._helm.is_current(revision, values(cell)):
-                revision = self._helm.install(cell.location, values(cell))
+                revision = helm.newest(cell.location)
+            if revision is None or not helm.is_current(revision, values(cell)):
+                revision = helm.install(cell.location, values(cell))
             for document in _documents(revision):
                 Drift(api, document).repair()
             for stranger in _strangers(api, cell, _documents(revision)):
                 api.delete(
                     stranger["apiVersion"], stranger["kind"], cell.location, stranger["metadata"]["name"]
                 )
-            return self._seen(api, cell)
+            return self._seen(api, helm, cell)
 
     def status(self, cell: PlacedCell) -> CellStatus:
-        with Api(self._kubeconfig) as api:
-            return self._seen(api, cell)
+        with self._open() as (api, helm):
+            return self._seen(api, helm, cell)
 
-    def _seen(self, api: Api, cell: PlacedCell) -> CellStatus:
+    def _seen(self, api: Api, helm: Helm, cell: PlacedCell) -> CellStatus:
         namespace = _namespace(api, cell)
         if namespace is not None and _going(namespace):
             return CellStatus(CellState.REMOVING)
-        revision = self._helm.newest(cell.location)
+        revision = helm.newest(cell.location)
         if revision is None:
             if namespace is None:
                 return CellStatus(CellState.ABSENT)
@@ -73,7 +83,7 @@ class Kubernetes:
             problem = f"Helm's last operation ended in the middle ({revision.status.value})."
             return CellStatus(CellState.INTERRUPTED, number, (problem,))
         problems = []
-        if not self._helm.is_current(revision, values(cell)):
+        if not helm.is_current(revision, values(cell)):
             problems.append("It was installed from another chart or with other values.")
         if namespace is None:
             return CellStatus(CellState.DRIFTED, number, (*problems, "The namespace is missing."))
@@ -84,16 +94,16 @@ class Kubernetes:
         return CellStatus(CellState.DRIFTED if problems else CellState.READY, number, tuple(problems))
 
     def remove(self, cell: PlacedCell) -> CellStatus:
-        with Api(self._kubeconfig) as api:
+        with self._open() as (api, helm):
             try:
                 namespace = _namespace(api, cell)
             except Taken:
                 # Whatever it is, it isn't the cell: nothing of ours was ever made there.
-                if self._helm.newest(cell.location) is None:
+                if helm.newest(cell.location) is None:
                     return CellStatus(CellState.ABSENT)
                 raise
-            if self._helm.newest(cell.location) is not None:
-                self._helm.uninstall(cell.location)
+            if helm.newest(cell.location) is not None:
+                helm.uninstall(cell.location)
                 namespace = _namespace(api, cell)
             if namespace is not None and not _going(namespace):
                 api.delete("v1", "Namespace", "", cell.location)

@@ -6,6 +6,7 @@ Records of releases are kept in a namespace of the platform's own, where nothing
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from pyhelm3.errors import (
 )
 
 from dataplane.drivers.interface import Denied, DriverError, Rejected, Taken, Unreachable
+from dataplane.drivers.kubernetes.budget import Budget
 from dataplane.drivers.kubernetes.kubeconfig import Kubeconfig
 from dataplane.drivers.kubernetes.memory import memory_file
 
@@ -36,6 +38,14 @@ LONGEST = 40.0
 #: Statuses of a release whose last operation ended in the middle.
 UNFINISHED = {"pending-install", "pending-upgrade", "pending-rollback", "uninstalling"}
 _T = TypeVar("_T")
+_NOWHERE = "/nonexistent"
+_HOMES = (
+    f"HOME={_NOWHERE}",
+    *(f"HELM_{what}_HOME={_NOWHERE}" for what in ("CACHE", "CONFIG", "DATA")),
+    "PATH=/usr/bin:/bin",
+)
+#: What of the environment concerns the way to a cluster.
+_KEPT = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _PASSING = re.compile(
     r"timeout|timed out|deadline|connection refused|connection reset|\beof\b|no route to host"
     r"|unreachable|another operation|etcdserver|too many requests|try again|is currently unable",
@@ -57,7 +67,7 @@ def executable() -> str:
 @cache
 def _version(path: str) -> semver.Version:
     text = subprocess.run(
-        [path, "version", "--template", "{{ .Version }}"],
+        ["env", "-i", *_HOMES, path, "version", "--template", "{{ .Version }}"],
         check=True,
         capture_output=True,
         text=True,
@@ -73,30 +83,39 @@ class _Command(Command):
         return _version(executable())
 
     async def run(self, command: list[Any], input: bytes | None = None) -> bytes:  # noqa: A002  pyhelm3's
-        prefix = ["--pdeathsig", "KILL", "--", executable()]
-        return await super().run([*prefix, *command], input)
+        kept = [f"{name}={os.environ[name]}" for name in _KEPT if name in os.environ]
+        # Workers have no home of their own, and neither plugins nor settings of anybody's are wanted.
+        clean = ["env", "-i", *_HOMES, *kept]
+        return await super().run(["--pdeathsig", "KILL", "--", *clean, executable(), *command], input)
 
 
 class Helm:
     """The releases of one cluster. All methods raise ``DriverError``."""
 
-    def __init__(self, kubeconfig: Kubeconfig, chart: Path) -> None:
+    def __init__(self, kubeconfig: Kubeconfig, chart: Path, budget: Budget) -> None:
         self._kubeconfig = kubeconfig
         self._chart = chart
+        self._budget = budget
 
     def _client(self, path: str) -> Client:
         command = _Command(executable="setpriv", kubeconfig=Path(path), history_max_revisions=3)
         return Client(command, executable=executable())
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        try:
+            limit = min(LONGEST, self._budget.left())
+        except DriverError:
+            work.close()
+            raise
+
         async def bounded() -> _T:
-            async with asyncio.timeout(LONGEST):
+            async with asyncio.timeout(limit):
                 return await work
 
         try:
             return asyncio.run(bounded())
         except TimeoutError:
-            raise Unreachable(f"{self._kubeconfig.server} didn't answer Helm in {LONGEST:.0f} s.") from None
+            raise Unreachable(f"{self._kubeconfig.server} didn't answer Helm in {limit:.0f} s.") from None
         except Error as error:
             raise failure(error) from None
 
