@@ -114,7 +114,8 @@ def _workload(topology: Topology, boundary: Boundary, cell: Cell, workload: Work
         backends4, backends6 = _backends(workload, endpoint)
         for address, backends in ((workload.service4, backends4), (workload.service6, backends6)):
             boundary.services.append(Service(0, address, endpoint.port, endpoint.number, backends))
-        if endpoint.visibility == "public" and endpoint.hosts:
+        if endpoint.visibility == "public":
+            # Before it has a host and after it lost one too: the gateway moves routes, never backends.
             _pair(boundary, IDENTITY_NORTH, workload.identity, endpoint.port, endpoint.number, endpoint.rule)
             cluster = f"north-{endpoint.rule}"
             boundary.clusters.append(

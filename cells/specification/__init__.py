@@ -11,6 +11,7 @@ from cells.specification.model import (
     SpecificationError,
 )
 from cells.specification.parser import parse
+from cells.specification.validation import validate
 
 __all__ = [
     "Component",
@@ -22,4 +23,5 @@ __all__ = [
     "Specification",
     "SpecificationError",
     "parse",
+    "validate",
 ]

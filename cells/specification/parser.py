@@ -60,13 +60,24 @@ def parse(files: Mapping[str, str], *, project: str, detected: Mapping[str, str]
     processes = _procfile(files.get("Procfile", ""))
     _only(document, ("components", "strict"), "")
     strict = document.get("strict", False)
-    if not isinstance(strict, bool):
-        raise SpecificationError("`strict` is true or false.", "strict: true", "cytoplane.yaml, strict")
     declared = document.get("components") or {}
     if not isinstance(declared, dict):
         raise SpecificationError("`components` is a mapping of names.", "components: {web: {}}")
     if not declared:
         declared = _implied(processes, detected)
+    return assemble(declared, strict, project, processes, detected)
+
+
+def assemble(
+    declared: Mapping[str, Any],
+    strict: Any,
+    project: str,
+    processes: Mapping[str, str],
+    detected: Mapping[str, str],
+) -> Specification:
+    """The specification of components as cytoplane.yaml writes them. Every rule is applied from here on."""
+    if not isinstance(strict, bool):
+        raise SpecificationError("`strict` is true or false.", "strict: true", "cytoplane.yaml, strict")
     if len(declared) > 50:
         raise SpecificationError(f"{len(declared)} components are too many.", "At most 50 fit in a project.")
     components = {}
@@ -294,9 +305,8 @@ def _health(raw: Any, endpoints: Mapping[str, Endpoint], where: str) -> Health:
     path = raw.get("path", "/")
     if not isinstance(path, str) or not path.startswith("/") or not path.isprintable() or " " in path:
         raise SpecificationError("a path begins with `/`.", "path: /healthz", f"{where}.path")
-    port = raw.get("port", probed.port if probed else 0)
-    if kind != "none":
-        _number(port, 1, 65535, f"{where}.port", int)
+    least = 0 if kind == "none" else 1
+    port = _number(raw.get("port", probed.port if probed else 0), least, 65535, f"{where}.port", int)
     return Health(
         type=kind,
         port=port,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import defaultdict
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 
@@ -56,13 +57,50 @@ def _parse(document: dict) -> Specification:
     return Specification.from_dict(document)
 
 
-def _in_force(cell: Cell, incoming: dict[int, dict]) -> tuple[Specification, dict[str, Component]]:
-    """The specification that serves, and the components of the release on its way (connections only)."""
+@dataclass(frozen=True)
+class _InForce:
+    """What a cell's releases declare: the one that serves, the one on its way, those that drain."""
+
+    serving: Specification
+    coming: dict[str, Component]
+    leaving: dict[str, Component]
+
+    def component(self, name: str) -> Component | None:
+        """A component as it is now. One that nothing replaces is there until it has drained."""
+        declared = self.serving.components.get(name) or self.coming.get(name)
+        old = self.leaving.get(name)
+        if declared is None or old is None:
+            return declared or old
+        # Requests are on their way to what was public, while the gateway moves its host elsewhere.
+        kept = {}
+        for key, before in old.endpoints.items():
+            now = declared.endpoints.get(key)
+            if now and before == replace(now, visibility="public", host=before.host):
+                kept[key] = replace(now, visibility="public")
+        return replace(declared, endpoints={**declared.endpoints, **kept})
+
+
+def _in_force(cell: Cell, incoming: dict[int, dict], leaving: dict[str, Component]) -> _InForce:
     serving = _parse(cell.serving_release.specification) if cell.serving_release else None
     coming = _parse(incoming[cell.pk]) if cell.pk in incoming else None
     if serving is None:
-        return coming or Specification(components={}), {}
-    return serving, coming.components if coming else {}
+        return _InForce(coming or Specification(components={}), {}, leaving)
+    return _InForce(serving, coming.components if coming else {}, leaving)
+
+
+def _draining(cells: list[Cell]) -> dict[int, dict[str, Component]]:
+    """Cell → the components whose replicas finish what they still answer, as their release declares them."""
+    found: dict[int, dict[str, Component]] = defaultdict(dict)
+    rows = Replica.objects.filter(workload__cell__in=cells, wanted=Replica.Wanted.DRAIN)
+    for cell, name, release in (
+        rows.order_by("release__number", "workload")
+        .values_list("workload__cell", "workload__component__name", "release__specification")
+        .distinct("release__number", "workload")
+    ):
+        component = _parse(release).components.get(name)
+        if component:
+            found[cell][name] = component
+    return found
 
 
 def build(plane: Plane, config: Config | None = None) -> model.Topology:
@@ -94,7 +132,8 @@ def build(plane: Plane, config: Config | None = None) -> model.Topology:
     workloads: dict[int, list[Workload]] = defaultdict(list)
     for row in rows:
         workloads[row.cell_id].append(row)
-    specifications = {cell.pk: _in_force(cell, incoming) for cell in cells}
+    leaving = _draining(cells)
+    specifications = {cell.pk: _in_force(cell, incoming, leaving.get(cell.pk, {})) for cell in cells}
     targets = _targets(cells, workloads, specifications)
     compiled = []
     for cell in cells:
@@ -110,7 +149,7 @@ def build(plane: Plane, config: Config | None = None) -> model.Topology:
                 gateway_identity=cell.gateway_identity,
                 gateway4=gateway.v4,
                 gateway6=gateway.v6,
-                strict=cell.project.strict or specifications[cell.pk][0].strict,
+                strict=cell.project.strict or specifications[cell.pk].serving.strict,
                 workloads=tuple(
                     made
                     for row in sorted(workloads[cell.pk], key=lambda w: w.identity)
@@ -166,10 +205,9 @@ def _targets(cells: list[Cell], workloads: dict, specifications: dict) -> dict[t
     """(tenant, environment, project, component) → (identity, names of its endpoints)."""
     found = {}
     for cell in cells:
-        serving, coming = specifications[cell.pk]
         for row in workloads[cell.pk]:
             name = row.component.name
-            declared = serving.components.get(name) or coming.get(name)
+            declared = specifications[cell.pk].component(name)
             if declared:
                 key = (cell.project.tenant_id, cell.environment_id, cell.project.slug, name)
                 found[key] = (row.identity, list(declared.endpoints))
@@ -180,13 +218,12 @@ def _workload(
     config: Config,
     cell: Cell,
     row: Workload,
-    specification: tuple[Specification, dict[str, Component]],
+    specification: _InForce,
     targets: dict,
     replicas: dict[int, list[model.Replica]],
 ) -> model.Workload | None:
-    serving, coming = specification
     name = row.component.name
-    declared = serving.components.get(name) or coming.get(name)
+    declared = specification.component(name)
     if declared is None:
         return None
     pair = addresses.service(config, row.service_index)
@@ -210,7 +247,7 @@ def _workload(
     numbers = {connection.key: connection for connection in row.connections.all()}
     connections = {}
     # What starts may call what it declares before it serves; the union goes back with the switch.
-    for component in (declared, coming.get(name)):
+    for component in (declared, specification.coming.get(name)):
         for connection in component.connections if component else ():
             if connection.key in numbers:
                 made = _connection(cell, row, connection, numbers[connection.key], targets)
@@ -223,8 +260,17 @@ def _workload(
         service6=pair.v6,
         endpoints=tuple(endpoints),
         connections=tuple(connections.values()),
-        replicas=tuple(replicas.get(row.pk, ())),
+        replicas=tuple(_running(specification, name, replicas.get(row.pk, []))),
     )
+
+
+def _running(specification: _InForce, name: str, known: list[model.Replica]) -> list[model.Replica]:
+    """Who answers: what drains too where nobody takes its place, so that the gateway can move first."""
+    if name in specification.serving.components or any(replica.serving for replica in known):
+        return known
+    if name not in specification.leaving:
+        return known
+    return [replace(replica, serving=True) for replica in known]
 
 
 def _connection(cell: Cell, row: Workload, connection, number, targets: dict) -> model.Connection | None:  # type: ignore[no-untyped-def]

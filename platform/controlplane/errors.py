@@ -79,6 +79,11 @@ CATALOGUE: dict[str, Entry] = {
         "The build of {component} failed (exit code {code}).",
         "Read the last lines above, mend it, push again.",
     ),
+    "build-refused": Entry(
+        422,
+        "The builder's result can't be taken: {reason}.",
+        "Push again; if it stays, tell the platform's admins: the builder may be broken or lie.",
+    ),
     "build-timeout": Entry(
         422,
         "The build took longer than {limit} s.",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
-from cells.specification import Specification
+from cells.specification import Specification, SpecificationError, validate
 from controlplane.errors import CytoplaneError
 from dataplane.planes.models import Node, Plane
 from delivery import environment, log, machine, tasks
 from delivery.models import Build, Deployment, Push, Release, Replica
-from delivery.queries import replica_number
+from delivery.queries import replica_number, underway
 from projects import quotas
 from projects.actions import sync_specification
 from projects.models import Cell
@@ -180,7 +182,8 @@ def scale(*, acting_user: Actor, cell: Cell, numbers: dict[str, int]) -> Deploym
             raise CytoplaneError("invalid", field=name, message=f"Replicas are 0 to {MOST_REPLICAS}.")
     before = dict(cell.scale)
     cell.scale = {**cell.scale, **numbers}
-    quotas.check(cell, specification, cell.scale)
+    for meant in (specification, *(coming for _, coming in underway(Q(cell=cell)))):
+        quotas.check(cell, meant, cell.scale)
     cell.save(update_fields=["scale"])
     audit.record(acting_user, "scale", cell, tenant=tenant, changes={"scale": [before, cell.scale]})
     summary = "Scale " + ", ".join(f"{name} to {number}" for name, number in sorted(numbers.items()))
@@ -226,6 +229,9 @@ def retry(*, acting_user: Actor, deployment: Deployment) -> Deployment:
     build = Build.objects.filter(deployment=deployment).first()
     if deployment.release_id is None and (build is None or not build.archive):
         raise CytoplaneError("conflict", message="Its source isn't kept any more; push again.")
+    if deployment.release is not None:
+        # What it had reserved was given back when it failed.
+        sync_specification(cell=cell, specification=Specification.from_dict(deployment.release.specification))
     again = _queue(
         cell,
         kind=deployment.kind,
@@ -319,29 +325,50 @@ def claim_build(node: Node) -> Build | None:
     return build
 
 
-@transaction.atomic
 def finish_build(build: Build, result: dict[str, Any]) -> None:
-    """A builder's result. It must have a readable specification and an image for each component."""
-    row = Build.objects.select_for_update().get(pk=build.pk)
-    if row.state != Build.State.CLAIMED:
-        return
-    ok = result.get("ok") is True
-    if ok:
-        try:
-            specification = Specification.from_dict(result["specification"])
-            images = {name: str(result["images"][name]) for name in specification.components}
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise CytoplaneError("invalid", field="result", message="The build's result can't be read.")
-        prefix = image_prefix(row.deployment.cell)
-        if any(not image.startswith(f"{prefix}@sha256:") for image in images.values()):
-            raise CytoplaneError("invalid", field="images", message="An image isn't the project's own.")
-        row.result = {"specification": specification.as_dict(), "images": images}
-    else:
-        row.result = {"error": _error(result.get("error"))}
-    row.state = Build.State.DONE if ok else Build.State.FAILED
-    row.ended_at = timezone.now()
-    row.save(update_fields=["state", "result", "ended_at"])
-    tasks.advance.enqueue(row.deployment_id)
+    """A builder's result, which is a claim: what it declares is judged by the parser's rules.
+
+    One that can't be taken ends the build, and raises `build-refused`.
+    """
+    refused = None
+    with transaction.atomic():
+        row = Build.objects.select_for_update().get(pk=build.pk)
+        if row.state != Build.State.CLAIMED:
+            return
+        row.state = Build.State.FAILED
+        if result.get("ok") is True:
+            try:
+                row.result = _judged(row.deployment.cell, result)
+                row.state = Build.State.DONE
+            except CytoplaneError as error:
+                refused = error
+                row.result = {"error": {"code": error.code, "parameters": error.parameters}}
+        else:
+            row.result = {"error": _error(result.get("error"))}
+        row.ended_at = timezone.now()
+        row.save(update_fields=["state", "result", "ended_at"])
+        tasks.advance.enqueue(row.deployment_id)
+    if refused is not None:
+        raise refused
+
+
+def _judged(cell: Cell, result: dict[str, Any]) -> dict[str, Any]:
+    """Specification and images of a result; `build-refused` for what no build of the cell can have."""
+    try:
+        specification = validate(result.get("specification"), project=cell.project.slug)
+    except SpecificationError as error:
+        raise CytoplaneError("build-refused", reason=str(error)[:300])
+    own = re.compile(re.escape(image_prefix(cell)) + "@sha256:[0-9a-f]{64}")
+    given = result.get("images")
+    images = {}
+    for name in specification.components:
+        image = given.get(name) if isinstance(given, dict) else None
+        if not isinstance(image, str) or not own.fullmatch(image):
+            raise CytoplaneError(
+                "build-refused", reason=f"the image of {name} isn't one of the project's own"
+            )
+        images[name] = image
+    return {"specification": specification.as_dict(), "images": images}
 
 
 def _error(reported: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from dataplane.planes import snapshots
 from delivery import environment, log, publish, replicas
 from delivery.models import Build, Deployment, DeploymentStep, Push, Release, Replica
 from projects import actions as projects
+from projects import hosts
 from projects.models import Cell, Host
 from tenants.keys import Box
 
@@ -298,7 +299,8 @@ def _switch(deployment: Deployment) -> None:
     replicas.switch(cell, release)
     cell.serving_release = release
     cell.save(update_fields=["serving_release"])
-    projects.release_hosts(cell, Specification.from_dict(release.specification))
+    hosts.move(cell, Specification.from_dict(release.specification))
+    hosts.give_back([cell.pk])
     deployment.awaited_generation = None
     _enter(deployment, State.SWITCHING, "switch")
     planes.touch(cell.environment.plane)
@@ -315,8 +317,8 @@ def _switching(deployment: Deployment) -> None:
     release = deployment.release
     assert release is not None
     log.say(deployment, f"v{release.number} is live in {deployment.cell.environment.name}")
-    for host in Host.objects.filter(endpoint__workload__cell=deployment.cell).order_by("name"):
-        log.detail(deployment, publish.address(host.name))
+    for row in Host.objects.filter(endpoint__workload__cell=deployment.cell).order_by("name"):
+        log.detail(deployment, publish.address(row.name))
     _enter(deployment, State.DRAINING, "drain")
 
 
@@ -358,6 +360,9 @@ def fail(deployment: Deployment, error: CytoplaneError) -> None:
     deployment.error_code = error.code
     deployment.error = {"id": error.code, "message": error.message, "next": error.next}
     _enter(deployment, state)
+    if deployment.release_id:
+        deployment.save()
+        hosts.give_back([cell.pk])
     log.say(deployment, f"{'Cancelled' if state == State.CANCELLED else 'Failed'}: {error.message}")
     log.detail(deployment, f"error id: {error.code}")
     log.detail(

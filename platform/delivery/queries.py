@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
+from cells.specification import Specification
 from controlplane.errors import not_found
 from dataplane.planes.models import Node
 from delivery.models import Build, Deployment, Release, Replica
@@ -34,6 +35,33 @@ def builder_holds(node: Node, tenant: int, project: int) -> bool:
 def plane_runs(plane_id: int | None, tenant: int, project: int) -> bool:
     """Whether the project has a cell on the plane."""
     return Cell.objects.filter(environment__plane=plane_id, project=project, project__tenant=tenant).exists()
+
+
+def plane_needs(plane_id: int | None, tenant: int, project: int, digest: str) -> bool:
+    """Whether an image is one that the plane runs, or that a release which serves or comes there names.
+
+    The project's other environments may be elsewhere: what only they run is none of this plane's.
+    """
+    on_plane = Q(cell__environment__plane=plane_id)
+    comes = Deployment.objects.exclude(state__in=Deployment.ENDED).exclude(release=None).values("release")
+    serves = Cell.objects.exclude(serving_release=None).values("serving_release")
+    runs = Replica.objects.filter(plane=plane_id).values("release")
+    releases = Release.objects.filter(
+        Q(pk__in=runs) | on_plane & (Q(pk__in=comes) | Q(pk__in=serves)),
+        cell__project=project,
+        cell__project__tenant=tenant,
+    )
+    images = releases.values_list("images", flat=True)
+    return any(image.endswith(f"@{digest}") for named in images for image in named.values())
+
+
+def underway(which: Q | None = None) -> list[tuple[int, Specification]]:
+    """Cell and specification of each release that waits or is on its way."""
+    rows = Deployment.objects.exclude(state__in=Deployment.ENDED).exclude(release=None)
+    if which is not None:
+        rows = rows.filter(which)
+    found = rows.values_list("cell", "release__specification")
+    return [(cell, Specification.from_dict(document)) for cell, document in found]
 
 
 def deployments(cell: Cell) -> QuerySet[Deployment]:

@@ -10,6 +10,7 @@ from controlplane.celery import app
 from delivery import machine
 from delivery.git import repository
 from delivery.models import Build, Deployment, Push
+from projects import hosts
 
 ATTACHED = timedelta(seconds=8)
 
@@ -27,6 +28,7 @@ def sweep() -> None:
     """Look at everything that is underway: a wake-up may have been lost with a worker or with Redis."""
     for pk in Deployment.objects.exclude(state__in=Deployment.ENDED).values_list("pk", flat=True):
         advance.apply_async((pk,))
+    hosts.give_back()
     old = timezone.now() - timedelta(days=1)
     done = (
         Build.objects.filter(ended_at__lt=old).exclude(archive="").select_related("deployment__cell__project")

@@ -20,7 +20,6 @@ from projects.models import (
     Connection,
     Endpoint,
     Environment,
-    Host,
     Project,
     Workload,
 )
@@ -218,12 +217,14 @@ def variable_value(cell: Cell, variable: ConfigVariable) -> str | None:
 
 
 def sync_specification(*, cell: Cell, specification: Specification) -> None:
-    """Give everything that the specification declares its rows and numbers, and claim its hosts.
+    """Give everything that the specification declares its rows and numbers, and reserve its hosts.
 
-    Only adds: what an older release still needs goes on existing. Raises `host-taken` and `quota`.
-    Call in the transaction that makes the release.
+    Only adds: what an older release still needs goes on existing, and its hosts lead where they led.
+    Raises `host-taken` and `quota`. Call in the transaction that makes the release or puts it under way
+    again, with the cell's row locked.
     """
     quotas.check(cell, specification, cell.scale)
+    hosts.reserve(cell, specification)
     for name, declared in specification.components.items():
         component, _ = Component.objects.update_or_create(
             project=cell.project, name=name, defaults={"kind": declared.kind}
@@ -236,13 +237,10 @@ def sync_specification(*, cell: Cell, specification: Specification) -> None:
                 identity=numbers.allocate("identity"),
                 service_index=numbers.allocate("service"),
             )
-        known = {endpoint.name: endpoint for endpoint in workload.endpoints.all()}
-        for key, endpoint in declared.endpoints.items():
-            row = known.get(key) or Endpoint.objects.create(
-                workload=workload, name=key, rule=numbers.allocate("rule")
-            )
-            if endpoint.host:
-                hosts.claim(cell, row, endpoint.host)
+        known = set(workload.endpoints.values_list("name", flat=True))
+        for key in declared.endpoints:
+            if key not in known:
+                Endpoint.objects.create(workload=workload, name=key, rule=numbers.allocate("rule"))
         keys = set(workload.connections.values_list("key", flat=True))
         for connection in declared.connections:
             if connection.key not in keys:
@@ -256,14 +254,3 @@ def sync_specification(*, cell: Cell, specification: Specification) -> None:
                     rule=numbers.allocate("rule"),
                     listener_port=numbers.allocate("listener", cell.project.tenant_id),
                 )
-
-
-def release_hosts(cell: Cell, specification: Specification) -> None:
-    """Give up host names that the release that now serves doesn't claim."""
-    wanted = {
-        hosts.full_name(cell, endpoint.host)
-        for component in specification.components.values()
-        for endpoint in component.endpoints.values()
-        if endpoint.host
-    }
-    Host.objects.filter(endpoint__workload__cell=cell).exclude(name__in=wanted).delete()

@@ -146,10 +146,14 @@ class Connection(models.Model):
 
 
 class Host(models.Model):
-    """A claimed host name. Unique over all tenants; belongs to an endpoint of a cell."""
+    """A claimed host name. Unique over all tenants; belongs to a cell.
+
+    ``endpoint`` is where it leads. None: a release that doesn't serve yet has reserved it.
+    """
 
     name = models.CharField(max_length=253, unique=True)
-    endpoint = models.ForeignKey(Endpoint, on_delete=models.CASCADE, related_name="hosts")
+    cell = models.ForeignKey(Cell, on_delete=models.CASCADE, related_name="hosts")
+    endpoint = models.ForeignKey(Endpoint, null=True, on_delete=models.CASCADE, related_name="hosts")
 
 
 class ConfigVariable(models.Model):

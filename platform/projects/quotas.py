@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
+
+from django.db.models import Q
 
 from cells.specification import Specification
 from controlplane.errors import CytoplaneError
@@ -27,22 +30,47 @@ class Usage:
             self.memory += replicas * component.limits.memory
             self.cpu += replicas * component.limits.cpu
 
+    def extend(self, one_of: list[Usage]) -> None:
+        """Add the most of each kind that one of several uses."""
+        self.components += max(use.components for use in one_of)
+        self.replicas += max(use.replicas for use in one_of)
+        self.memory += max(use.memory for use in one_of)
+        self.cpu += max(use.cpu for use in one_of)
+
 
 def usage(tenant: Tenant, without: Cell | None = None) -> Usage:
-    """What the tenant's serving releases use; ``without`` leaves a cell out."""
-    total = Usage()
-    cells = Cell.objects.filter(project__tenant=tenant).exclude(serving_release=None)
+    """What the tenant's cells use: of each, the most of what serves and what is on its way there.
+
+    ``without`` leaves a cell out.
+    """
+    from delivery.queries import underway
+
+    meant: dict[int, list[Specification]] = defaultdict(list)
+    cells = {cell.pk: cell for cell in Cell.objects.filter(project__tenant=tenant)}
     if without is not None:
-        cells = cells.exclude(pk=without.pk)
-    for cell in cells.select_related("serving_release"):
-        total.add(Specification.from_dict(cell.serving_release.specification), cell.scale)
+        cells.pop(without.pk, None)
+    serving = Cell.objects.filter(pk__in=cells).exclude(serving_release=None)
+    for pk, document in serving.values_list("pk", "serving_release__specification"):
+        meant[pk].append(Specification.from_dict(document))
+    for pk, specification in underway(Q(cell__in=cells)):
+        meant[pk].append(specification)
+    total = Usage()
+    for pk, specifications in meant.items():
+        total.extend([_of(specification, cells[pk].scale) for specification in specifications])
     return total
+
+
+def _of(specification: Specification, scale: dict[str, int]) -> Usage:
+    made = Usage()
+    made.add(specification, scale)
+    return made
 
 
 def check(cell: Cell, specification: Specification, scale: dict[str, int]) -> None:
     """Raise `quota` if the tenant's plan doesn't allow this specification in this cell.
 
-    Call in a transaction: the tenant's row is locked, so that two deployments can't both fit alone.
+    Call in the transaction that puts it under way: the tenant's row stays locked until then, so that two
+    deployments can't both fit alone.
     """
     tenant = Tenant.objects.select_for_update().select_related("plan").get(pk=cell.project.tenant_id)
     total = usage(tenant, without=cell)

@@ -16,6 +16,7 @@ from dataplane.planes.models import ReplicaAddress
 from delivery import actions, machine, replicas, tasks
 from delivery.models import Build, Deployment, DeploymentStep, LogChunk, Release, Replica
 from projects import actions as projects
+from projects import hosts
 from tests import factories
 from tests.factories import World
 from tests.queue import Queue
@@ -48,7 +49,7 @@ KILLS = [
     (State.BUILDING, machine, "_enter"),
     (State.STARTING, replicas, "ensure"),
     (State.STARTING, replicas, "switch"),
-    (State.STARTING, projects, "release_hosts"),
+    (State.STARTING, hosts, "move"),
     (State.SWITCHING, machine, "_enter"),
     (State.DRAINING, replicas, "remove"),
     (State.DRAINING, machine, "_finish_push"),
