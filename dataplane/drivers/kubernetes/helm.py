@@ -38,7 +38,8 @@ LONGEST = 40.0
 #: Statuses of a release whose last operation ended in the middle.
 UNFINISHED = {"pending-install", "pending-upgrade", "pending-rollback", "uninstalling"}
 _T = TypeVar("_T")
-_NOWHERE = "/nonexistent"
+#: Nobody, not even root, can make it: Helm finds nothing there and leaves nothing.
+_NOWHERE = "/proc/nowhere"
 _HOMES = (
     f"HOME={_NOWHERE}",
     *(f"HELM_{what}_HOME={_NOWHERE}" for what in ("CACHE", "CONFIG", "DATA")),
