@@ -1,6 +1,13 @@
-"""Signing in with email and password, slowed down for guessers."""
+"""Signing in with email and password, slowed down for guessers.
+
+A guesser is held back where it guesses from: at one address for one account, and at one address for
+all of them. So nobody locks somebody else out. Guessing an account from many addresses is bounded for
+the account as a whole, but not for addresses from which it was signed in to before.
+"""
 
 from __future__ import annotations
+
+import hashlib
 
 from django.contrib.auth.hashers import check_password, make_password
 from django.core.cache import cache
@@ -9,8 +16,12 @@ from controlplane.errors import CytoplaneError
 from tenants.models import User
 
 WINDOW_SECONDS = 15 * 60
-ATTEMPTS_PER_ACCOUNT = 10
+ATTEMPTS_PER_PAIR = 10
 ATTEMPTS_PER_ADDRESS = 50
+#: From all unknown addresses together.
+ATTEMPTS_PER_ACCOUNT = 200
+#: How long an address stays known to an account after it was signed in from there.
+KNOWN_SECONDS = 60 * 24 * 3600
 #: Compared against when the account doesn't exist, so that both cases take the same time.
 _NOBODY = make_password("nobody has this password")
 
@@ -18,10 +29,12 @@ _NOBODY = make_password("nobody has this password")
 def verify(email: str, password: str, address: str) -> User:
     """The user, or `sign-in-failed` / `too-many-attempts`. ``address`` is the client's."""
     email = email.strip().lower()
-    counters = [
-        (f"signin:account:{email}", ATTEMPTS_PER_ACCOUNT),
-        (f"signin:address:{address}", ATTEMPTS_PER_ADDRESS),
-    ]
+    # Whatever somebody typed becomes a key of one form and length.
+    account = hashlib.sha256(email.encode(errors="replace")).hexdigest()
+    pair, known = f"signin:pair:{account}:{address}", f"signin:known:{account}:{address}"
+    counters = [(pair, ATTEMPTS_PER_PAIR), (f"signin:address:{address}", ATTEMPTS_PER_ADDRESS)]
+    if not cache.get(known):
+        counters.append((f"signin:account:{account}", ATTEMPTS_PER_ACCOUNT))
     for key, limit in counters:
         if cache.get(key, 0) >= limit:
             raise CytoplaneError("too-many-attempts", minutes=WINDOW_SECONDS // 60)
@@ -32,5 +45,6 @@ def verify(email: str, password: str, address: str) -> User:
             cache.add(key, 0, WINDOW_SECONDS)
             cache.incr(key)
         raise CytoplaneError("sign-in-failed")
-    cache.delete(counters[0][0])
+    cache.delete(pair)
+    cache.set(known, 1, KNOWN_SECONDS)
     return user

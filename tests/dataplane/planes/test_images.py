@@ -7,7 +7,7 @@ from django.test import override_settings
 
 from dataplane.planes.models import Plane
 from delivery import actions, machine
-from delivery.models import Build
+from delivery.models import Build, Release
 from projects.models import Cell
 from tests import factories
 from tests.factories import NodeClient, World, surface
@@ -58,14 +58,49 @@ def holding(world: World, cell: Cell) -> tuple[NodeClient, Build]:
     return builder, build
 
 
+def image_of(release: Release) -> str:
+    """The path of a release's image at the registry."""
+    name, _, digest = release.images["web"].partition("@")
+    return f"{name}/manifests/{digest}"
+
+
 def test_an_agent_pulls_only_what_its_plane_runs(world: World, cell: Cell) -> None:
     own = world.agent()
     other = world.agent(Plane.objects.create(name="other", engine="machine"), "node-2")
-    image = f"{repository(cell)}/manifests/sha256:{'a' * 64}"
-    assert ask(own, "GET", image) == ask(own, "HEAD", image) == 200
-    assert ask(other, "GET", image) == 404
-    for method in ("POST", "PUT", "PATCH", "DELETE"):
-        assert ask(own, method, image) == 404
+    image = image_of(world.deploy(cell))
+    layer = f"{repository(cell)}/blobs/sha256:{'a' * 64}"
+    for path in (image, layer):
+        assert ask(own, "GET", path) == ask(own, "HEAD", path) == 200
+        assert ask(other, "GET", path) == 404
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            assert ask(own, method, path) == 404
+
+
+def test_an_agent_pulls_no_image_of_an_environment_that_is_elsewhere(world: World, cell: Cell) -> None:
+    own, elsewhere = world.agent(), Plane.objects.create(name="other", engine="machine")
+    staging = world.cell(cell.project, "staging")
+    other = world.agent(elsewhere, "node-2")
+    staging.environment.plane = elsewhere
+    staging.environment.save()
+    here = image_of(world.deploy(cell))
+    deployment = world.push(staging)
+    machine.advance(deployment.pk)
+    factories.built(deployment)
+    machine.advance(deployment.pk)
+    there = image_of(Release.objects.get(cell=staging))
+    assert (ask(own, "GET", here), ask(own, "GET", there)) == (200, 404)
+    assert (ask(other, "GET", there), ask(other, "GET", here)) == (200, 404)
+
+
+def test_an_agent_pulls_nothing_that_is_over_and_nothing_by_name(world: World, cell: Cell) -> None:
+    own = world.agent()
+    old = image_of(world.deploy(cell))
+    new = image_of(world.deploy(cell))
+    assert (ask(own, "GET", new), ask(own, "GET", old)) == (200, 404)
+    actions.rollback(acting_user=world.actor(), cell=world.cell(cell.project), number=1)
+    assert ask(own, "GET", old) == 200
+    for path in ("tags/list", "manifests/latest", "manifests/sha256:", f"referrers/sha256:{'a' * 64}"):
+        assert ask(own, "GET", f"{repository(cell)}/{path}") == 404, path
 
 
 def test_a_builder_pushes_only_while_it_holds_a_build_of_the_project(world: World, cell: Cell) -> None:

@@ -40,12 +40,34 @@ def test_a_missing_account_is_answered_like_a_wrong_password() -> None:
 
 
 def test_guessers_of_an_account_are_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signin, "ATTEMPTS_PER_ACCOUNT", 3)
+    monkeypatch.setattr(signin, "ATTEMPTS_PER_PAIR", 3)
     factories.user("who@example.org", password=factories.PASSWORD)
-    for number in range(3):
-        assert code_of("who@example.org", "wrong", f"192.0.2.{number}") == "sign-in-failed"
-    assert code_of("who@example.org", factories.PASSWORD, "192.0.2.9") == "too-many-attempts"
-    assert code_of("other@example.org", "wrong", "192.0.2.9") == "sign-in-failed"
+    for _ in range(3):
+        assert code_of("who@example.org", "wrong") == "sign-in-failed"
+    assert code_of("who@example.org", factories.PASSWORD) == "too-many-attempts"
+    assert code_of("other@example.org", "wrong") == "sign-in-failed"
+
+
+def test_nobody_is_locked_out_by_somebody_elses_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signin, "ATTEMPTS_PER_PAIR", 3)
+    factories.user("who@example.org", password=factories.PASSWORD)
+    for _ in range(5):
+        code_of("who@example.org", "wrong", "192.0.2.66")
+    assert code_of("who@example.org", factories.PASSWORD, "192.0.2.66") == "too-many-attempts"
+    assert code_of("who@example.org", factories.PASSWORD, "192.0.2.1") == "ok"
+
+
+def test_guesses_from_everywhere_dont_reach_where_the_account_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signin, "ATTEMPTS_PER_ACCOUNT", 4)
+    factories.user("who@example.org", password=factories.PASSWORD)
+    assert code_of("who@example.org", factories.PASSWORD, "192.0.2.1") == "ok"
+    for number in range(4):
+        assert code_of("who@example.org", "wrong", f"198.51.100.{number}") == "sign-in-failed"
+    assert code_of("who@example.org", "wrong", "198.51.100.200") == "too-many-attempts"
+    assert code_of("who@example.org", factories.PASSWORD, "198.51.100.200") == "too-many-attempts"
+    assert code_of("who@example.org", factories.PASSWORD, "192.0.2.1") == "ok"
 
 
 def test_guessers_of_many_accounts_are_slowed_down_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +79,7 @@ def test_guessers_of_many_accounts_are_slowed_down_by_address(monkeypatch: pytes
 
 
 def test_a_success_forgets_the_accounts_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signin, "ATTEMPTS_PER_ACCOUNT", 2)
+    monkeypatch.setattr(signin, "ATTEMPTS_PER_PAIR", 2)
     factories.user("who@example.org", password=factories.PASSWORD)
     assert code_of("who@example.org", "wrong") == "sign-in-failed"
     assert code_of("who@example.org", factories.PASSWORD) == "ok"
