@@ -20,6 +20,10 @@ def owned(path: Path, config: Config, part: str | None, mode: int, group: str | 
     uid, gid = (0, 0) if part is None else users.ids(config, part)
     if group is not None:
         gid = users.ids(config, group)[1]
+    if part is not None and path.stat().st_uid not in (uid, 0):
+        # An earlier version gave it to another part: what is in it goes along.
+        for inner in path.rglob("*"):
+            os.chown(inner, uid, gid, follow_symlinks=False)
     os.chown(path, uid, gid)
     path.chmod(mode)
 
