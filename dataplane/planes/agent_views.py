@@ -25,9 +25,13 @@ from dataplane.planes.identity import node_of, node_view
 from dataplane.planes.models import Node
 
 LONGEST_WAIT = 30.0
+#: Flows and lines of a report; the bounds of each cell are telemetry's.
+MOST_ITEMS = 20000
 _REPOSITORY = re.compile(r"/authz/v2/t([1-9][0-9]{0,17})/p([1-9][0-9]{0,17})/")
 #: JSON can say what PostgreSQL's text can't hold: zero bytes and halves of surrogate pairs.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+#: What an agent asks of a repository: an image by its digest and the layers of it. No lists, no tags.
+_PULLED = re.compile(r"(manifests|blobs)/(sha256:[0-9a-f]{64})")
 _READING, _WRITING = ("GET", "HEAD"), ("GET", "HEAD", "POST", "PATCH", "PUT")
 
 
@@ -168,8 +172,8 @@ def report(request: HttpRequest, node: Node) -> JsonResponse:
 
     document = body(request)
     record_replica_reports(node.plane, items(document, "replicas", 2000))
-    record_flows(node.plane, items(document, "flows", 5000))
-    record_logs(node.plane, items(document, "logs", 5000))
+    record_flows(node.plane, items(document, "flows", MOST_ITEMS))
+    record_logs(node.plane, items(document, "logs", MOST_ITEMS))
     # Last: a node whose reports can't be taken must look silent, not healthy.
     if isinstance(document.get("node"), dict):
         actions.record_health(node, document["node"])
@@ -183,7 +187,7 @@ def authorise_image(request: HttpRequest, rest: str = "") -> HttpResponse:
     Agents may pull what runs on their plane; builders may push to the project whose build they
     hold.
     """
-    from delivery.queries import builder_holds, plane_runs
+    from delivery.queries import builder_holds
 
     node = node_of(request)
     if request.path.rstrip("/") == "/authz/v2":
@@ -193,11 +197,27 @@ def authorise_image(request: HttpRequest, rest: str = "") -> HttpResponse:
         raise CytoplaneError("not-found", kind="image")
     tenant, project = int(match.group(1)), int(match.group(2))
     agent, builder = node.kind == Node.Kind.AGENT, node.kind == Node.Kind.BUILDER
-    if agent and request.method in _READING and plane_runs(node.plane_id, tenant, project):
+    rest = request.path[match.end() :]
+    if agent and request.method in _READING and _may_pull(node, tenant, project, rest):
         return HttpResponse()
     if builder and request.method in _WRITING and builder_holds(node, tenant, project):
         return HttpResponse()
     raise CytoplaneError("not-found", kind="image")
+
+
+def _may_pull(node: Node, tenant: int, project: int, rest: str) -> bool:
+    """Images that the plane needs; layers of any image of a project that has a cell there.
+
+    Which layers an image has is known to the registry alone.
+    """
+    from delivery.queries import plane_needs, plane_runs
+
+    match = _PULLED.fullmatch(rest)
+    if match is None:
+        return False
+    if match.group(1) == "manifests":
+        return plane_needs(node.plane_id, tenant, project, match.group(2))
+    return plane_runs(node.plane_id, tenant, project)
 
 
 def _own_layers(request: HttpRequest, match: re.Match[str]) -> bool:
