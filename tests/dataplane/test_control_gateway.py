@@ -163,9 +163,14 @@ def test_a_node_that_went_down_in_the_middle_of_enrolment_goes_on(agent: Control
     assert agent.post("/agent/report", {}) == {}
 
 
-def _foreign(folder: Path) -> authority.Authority:
+def _foreign(folder: Path, name: str = "") -> authority.Authority:
+    """Somebody else's authority; under the name of ours unless it has one of its own."""
     folder.mkdir()
-    authority.ensure(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        if name:
+            called = authority._name(name)
+            patch.setattr(authority, "_name", lambda common: called)
+        authority.ensure(folder)
     return authority.Authority(folder)
 
 
@@ -175,7 +180,7 @@ def impostor(tmp_path: Path) -> Iterator[tuple[int, list[bytes], authority.Autho
 
     At /authority it shows the true one, which everybody knows, followed by its own.
     """
-    signer = _foreign(tmp_path / "foreign")
+    signer = _foreign(tmp_path / "foreign", "Somebody")
     certificate, key = signer.issue_server(["localhost"])
     (tmp_path / "key").write_bytes(authority.key_pem(key))
     (tmp_path / "cert").write_text(authority.pem(certificate))

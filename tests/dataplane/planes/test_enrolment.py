@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -10,8 +11,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from django.db import connection
 from django.utils import timezone
 
+from controlplane.errors import CytoplaneError
 from dataplane.planes import authority, enrolment
 from dataplane.planes.models import EnrolmentToken, Node, Plane
 from tests import factories
@@ -99,6 +102,31 @@ def test_a_machine_plane_has_exactly_one_node(bare: Bare) -> None:
     assert enrol(other, "node-2").status_code == 403
     assert list(Node.objects.values_list("name", flat=True)) == ["node-1"]
     assert enrol(other, "node-1").status_code == 200, "a refused name must not use the token up"
+
+
+def test_two_nodes_at_once_are_one_too_many(transactional_db: None) -> None:
+    bare = Bare()
+    secrets = [token(bare) for _ in range(4)]
+    together = threading.Barrier(len(secrets))
+    statuses: list[int] = []
+
+    def attempt(number: int) -> None:
+        try:
+            together.wait(10)
+            enrolment.enrol(secrets[number], factories.certificate_request(), f"node-{number}", {})
+            statuses.append(200)
+        except CytoplaneError as error:
+            statuses.append(error.status)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=attempt, args=(number,)) for number in range(len(secrets))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200, 403, 403, 403]
+    assert Node.objects.count() == 1
 
 
 def test_a_cluster_has_many_nodes(bare: Bare) -> None:
