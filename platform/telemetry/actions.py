@@ -13,14 +13,20 @@ from dataplane.planes.models import Plane
 from delivery.models import Replica
 from delivery.queries import replica_number
 from projects.models import Cell, Workload
+from telemetry.bounds import EGRESS, MOST_LINES, Key, bounded, room_for_lines
 from telemetry.models import LogLine
 
-EGRESS = 0
 LONGEST_LINE = 8192
 #: Packets or bytes of one flow in one report; sums stay far from what a column holds.
 _MOST_AT_ONCE = 2**48
-#: Lines and minutes kept for each cell.
-KEPT_LINES, KEPT_HOURS = 20000, 48
+#: With what a row has already it still fits into the column.
+_MOST_SUM = 2**62 - 1
+#: Kept of each cell: lines, rows of flows, hours of them.
+KEPT_LINES, KEPT_ROWS, KEPT_HOURS = 20000, 200_000, 48
+#: Of advisory locks.
+_LOCK_CLASS = 7301
+#: The stream of lines that no process wrote.
+PLATFORM = "platform"
 
 _UPSERT = """
 INSERT INTO telemetry_edge
@@ -42,7 +48,7 @@ def record_flows(plane: Plane, flows: list[dict[str, Any]]) -> int:
     """Add flows to their minute; the number that was taken.
 
     An egress flow belongs to the cell of its source, an ingress flow to that of its destination:
-    each tenant has its own side.
+    each tenant has its own side. A cell has a bounded number of rows in a minute.
     """
     if not flows:
         return 0
@@ -59,14 +65,14 @@ def record_flows(plane: Plane, flows: list[dict[str, Any]]) -> int:
     )
     now = timezone.now()
     minute = now.replace(second=0, microsecond=0)
-    totals: dict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0])
+    totals: dict[Key, list[int]] = defaultdict(lambda: [0, 0, 0])
     for flow in flows:
         source, destination = _whole(flow.get("source")), _whole(flow.get("destination"))
         direction = _whole(flow.get("direction"), 1)
         cell = cells.get(source if direction == EGRESS else destination)
         if cell is None:
             continue
-        key = (
+        key = Key(
             cell,
             minute,
             source,
@@ -83,9 +89,11 @@ def record_flows(plane: Plane, flows: list[dict[str, Any]]) -> int:
         total[1] += _whole(flow.get("packets"), _MOST_AT_ONCE)
         total[2] += _whole(flow.get("bytes"), _MOST_AT_ONCE)
     with transaction.atomic(), connection.cursor() as cursor:
-        # One order for everybody: two reports can't wait for each other.
-        for key in sorted(totals):
-            cursor.execute(_UPSERT, [*key, *totals[key], now])
+        # One report at a time: what there is already is counted.
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK_CLASS, plane.pk])
+        for key, total in sorted(bounded(totals, minute).items()):
+            rule, packets, size = total
+            cursor.execute(_UPSERT, [*key, rule, min(packets, _MOST_SUM), min(size, _MOST_SUM), now])
     return len(totals)
 
 
@@ -98,24 +106,42 @@ def record_logs(plane: Plane, lines: list[dict[str, Any]]) -> int:
         row.pk: row
         for row in Replica.objects.filter(pk__in=wanted, plane=plane).select_related("workload__component")
     }
+    now = timezone.now()
     rows = []
-    for line in lines:
-        replica = replicas.get(replica_number(line.get("replica")))
-        if replica is None:
-            continue
-        rows.append(
-            LogLine(
-                cell_id=replica.workload.cell_id,
-                component=replica.workload.component.name,
-                replica=replica.pk,
-                stream="stderr" if line.get("stream") == "stderr" else "stdout",
-                at=_time(line.get("at")),
-                # PostgreSQL's text holds no zero bytes.
-                text=str(line.get("text", "")).replace("\0", "\ufffd")[:LONGEST_LINE],
-            )
+    dropped: dict[int, int] = defaultdict(int)
+    with transaction.atomic():
+        meters = room_for_lines(
+            {row.workload.cell_id for row in replicas.values()}, now.replace(second=0, microsecond=0)
         )
-    LogLine.objects.bulk_create(rows, batch_size=500)
-    return len(rows)
+        for line in lines:
+            replica = replicas.get(replica_number(line.get("replica")))
+            if replica is None:
+                continue
+            meter = meters[replica.workload.cell_id]
+            if meter.lines >= MOST_LINES:
+                dropped[replica.pk] += 1
+                continue
+            meter.lines += 1
+            stream = "stderr" if line.get("stream") == "stderr" else "stdout"
+            # PostgreSQL's text holds no zero bytes.
+            text = str(line.get("text", "")).replace("\0", "\ufffd")[:LONGEST_LINE]
+            rows.append(_row(replica, stream, _time(line.get("at")), text))
+        taken = len(rows)
+        for number, count in dropped.items():
+            text = f"{count} more lines weren't kept: a cell may write {MOST_LINES} in a minute."
+            rows.append(_row(replicas[number], PLATFORM, now, text))
+        LogLine.objects.bulk_create(rows, batch_size=500)
+        for meter in meters.values():
+            meter.save(update_fields=["minute", "lines"])
+    return taken
+
+
+def _row(replica: Replica, stream: str, at: datetime, text: str) -> LogLine:
+    workload = replica.workload
+    name = workload.component.name
+    return LogLine(
+        cell_id=workload.cell_id, component=name, replica=replica.pk, stream=stream, at=at, text=text
+    )
 
 
 def _time(value: Any) -> datetime:

@@ -65,7 +65,7 @@ def _explain(
         target = row["remote"]
     elif destination not in known:
         return None
-    if not target:
+    if not target or not row["port"]:  # others, together in one row
         return None
     try:
         return explain(topology, source, target, row["port"], protocol)

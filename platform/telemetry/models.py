@@ -50,7 +50,7 @@ class Edge(models.Model):
 
 
 class LogLine(models.Model):
-    """A line that a workload wrote. Pruned by age and by number for each cell."""
+    """A line that a workload wrote, or one of the platform's own. Pruned by number for each cell."""
 
     cell = models.ForeignKey("projects.Cell", on_delete=models.CASCADE, related_name="log_lines")
     component = models.CharField(max_length=40)
@@ -61,3 +61,11 @@ class LogLine(models.Model):
 
     class Meta:
         indexes = [models.Index(fields=["cell", "-id"])]
+
+
+class LogMeter(models.Model):
+    """How many lines of a cell were kept in a minute, the newest that any came in."""
+
+    cell = models.OneToOneField("projects.Cell", on_delete=models.CASCADE, related_name="log_meter")
+    minute = models.DateTimeField()
+    lines = models.PositiveIntegerField(default=0)

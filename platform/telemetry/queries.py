@@ -28,6 +28,8 @@ PARTS = {
     addresses.IDENTITY_INDEX_PROXY: "package index",
 }
 OTHER_TENANT = "another tenant"
+#: Of rows that stand for flows which have none of their own.
+OTHERS = "others"
 
 
 def names(cell: Cell, identities: Iterable[int]) -> dict[int, str]:
@@ -82,10 +84,7 @@ def edges(cell: Cell, minutes: int = 60, denied: bool | None = None) -> list[dic
             "destination": row["remote"]
             if row["reason"] == "NAME"
             else called.get(row["destination"], "unknown"),
-            # Whose address it is stays between the other tenant and the platform.
-            "remote": ""
-            if OTHER_TENANT in (called.get(row["source"]), called.get(row["destination"]))
-            else row["remote"],
+            "remote": _remote(row, called),
             "port": row["port"],
             "protocol": protocols.get(row["protocol"], str(row["protocol"])),
             "direction": "egress" if row["direction"] == 0 else "ingress",
@@ -101,6 +100,19 @@ def edges(cell: Cell, minutes: int = 60, denied: bool | None = None) -> list[dic
         }
         for number, row in enumerate(found)
     ]
+
+
+def _remote(row: dict[str, Any], called: dict[int, str]) -> str:
+    if is_others(row):
+        return OTHERS
+    # Whose address it is stays between the other tenant and the platform.
+    foreign = OTHER_TENANT in (called.get(row["source"]), called.get(row["destination"]))
+    return "" if foreign else row["remote"]
+
+
+def is_others(row: dict[str, Any]) -> bool:
+    """Whether a row stands for others: nothing that has ports is without one."""
+    return not row["remote"] and not row["port"] and row["protocol"] in (6, 17)
 
 
 def _sentence(row: dict[str, Any], answer: Explanation | None) -> str:

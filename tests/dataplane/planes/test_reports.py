@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dataplane.planes import agent_views
 from dataplane.planes.models import Node, Plane
 from delivery.models import Replica
 from projects.models import Cell, Workload
@@ -170,11 +171,14 @@ def test_bodies_that_arent_objects_are_the_senders_error(bare: Bare) -> None:
         assert send(node, text) == 422, text[:10]
 
 
-def test_lists_are_cut_and_a_body_is_bounded(node: NodeClient, cell: Cell) -> None:
+def test_lists_are_cut_and_a_body_is_bounded(
+    node: NodeClient, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     row = replica(cell)
-    lines = [{"replica": f"r{row.pk}", "text": str(number)} for number in range(6000)]
+    monkeypatch.setattr(agent_views, "MOST_ITEMS", 50)
+    lines = [{"replica": f"r{row.pk}", "text": str(number)} for number in range(60)]
     assert report(node, logs=lines) == 200
-    assert LogLine.objects.count() == 5000
+    assert LogLine.objects.count() == 50
     assert report(node, logs=[{"replica": f"r{row.pk}", "text": "x" * 3 * 2**20}]) == 422
     assert report(node, logs=[{"replica": f"r{row.pk}", "text": "x" * 100000}]) == 200
     newest = LogLine.objects.order_by("-pk").first()
