@@ -36,13 +36,30 @@ def write_shared_files(config: Config) -> None:
     files = {
         "resolv.conf": f"nameserver {resolver.v4}\nnameserver {resolver.v6}\n"
         "search cy.internal\noptions timeout:2 attempts:2\n",
-        "hosts": "127.0.0.1 localhost\n::1 localhost\n",
         "seccomp.json": json.dumps(seccomp.profile()),
     }
     for file, text in files.items():
         (folder / file).write_text(text)
         (folder / file).chmod(0o644)
     (config.agent_dir / "logs").mkdir(exist_ok=True)
+
+
+def hosts_path(config: Config, endpoint: str) -> Path:
+    """A replica's /etc/hosts."""
+    return config.agent_dir / "hosts" / endpoint
+
+
+def write_hosts(config: Config, endpoint: dict[str, Any]) -> None:
+    """A replica knows itself by name: programs ask for it at their start, and nobody else could answer."""
+    file = hosts_path(config, endpoint["id"])
+    file.parent.mkdir(exist_ok=True)
+    own = hostname(endpoint)
+    file.write_text(f"127.0.0.1 localhost\n::1 localhost\n{endpoint['v4']} {own}\n{endpoint['v6']} {own}\n")
+    file.chmod(0o644)
+
+
+def hostname(endpoint: dict[str, Any]) -> str:
+    return f"{endpoint['labels']['component']}-{endpoint['id']}"
 
 
 def _ids(number: int) -> list[dict[str, int]]:
@@ -54,7 +71,7 @@ def _ids(number: int) -> list[dict[str, int]]:
 def specification(config: Config, endpoint: dict[str, Any], image: str) -> dict[str, Any]:
     """The body of podman's create call for an endpoint of the snapshot. ``number`` gives its user ids."""
     process, number = endpoint["process"], endpoint["number"]
-    limits, labels = process["limits"], endpoint["labels"]
+    limits = process["limits"]
     shared = config.agent_dir / "shared"
     scratch = ["rw", "nosuid", "nodev", f"size={_SCRATCH_MIB}m", "mode=1777"]
     return {
@@ -62,7 +79,7 @@ def specification(config: Config, endpoint: dict[str, Any], image: str) -> dict[
         "image": image,
         **({"command": process["command"], "entrypoint": []} if process["command"] else {}),
         "env": process["environment"],
-        "hostname": f"{labels['component']}-{endpoint['id']}",
+        "hostname": hostname(endpoint),
         "labels": {LABEL: str(config.net), "cytoplane.endpoint": endpoint["id"]},
         "netns": {"nsmode": "path", "value": str(network.path_of(config, endpoint["id"]))},
         "userns": {"nsmode": "private"},
@@ -82,13 +99,11 @@ def specification(config: Config, endpoint: dict[str, Any], image: str) -> dict[
             for place in ("/tmp", "/run", "/var/tmp")  # noqa: S108
         ]
         + [
-            {
-                "type": "bind",
-                "source": str(shared / file),
-                "destination": f"/etc/{file}",
-                "options": ["ro", "bind"],
-            }
-            for file in ("resolv.conf", "hosts")
+            {"type": "bind", "source": str(file), "destination": f"/etc/{name}", "options": ["ro", "bind"]}
+            for name, file in (
+                ("resolv.conf", shared / "resolv.conf"),
+                ("hosts", hosts_path(config, endpoint["id"])),
+            )
         ],
         "shm_size": _SCRATCH_MIB * 2**20,
         "image_volume_mode": "tmpfs",

@@ -24,6 +24,8 @@ FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
 #: A process that ran this long starts over with a short back-off.
 STABLE = 60.0
 UNHEALTHY_AFTER = 3
+#: Seconds that podman may take to learn how a process ended.
+SETTLE = 5.0
 #: Exit code of a process that SIGKILL ended.
 _KILLED = 137
 
@@ -94,6 +96,7 @@ class ReplicaWorker:
             if not self.status.phase:
                 self._set("starting")
             image = images.ensure(self.config, self.control, self._podman, self.endpoint["process"]["image"])
+            container.write_hosts(self.config, self.endpoint)
             self._podman.create(container.specification(self.config, self.endpoint, image))
             found = {"State": {"Status": "created", "Running": False}}
         if not found["State"]["Running"]:
@@ -117,7 +120,7 @@ class ReplicaWorker:
         while not self._stopping.is_set():
             state = (self._podman.inspect(name) or {"State": {"Running": False}})["State"]
             if not state["Running"]:
-                self._ended(state, begun)
+                self._ended(self._settled(name, state), begun)
                 return
             if time.monotonic() >= next_probe:
                 healthy = self._probe(probe, begun)
@@ -125,6 +128,15 @@ class ReplicaWorker:
                     probe["interval"] if healthy else min(0.15, probe["interval"])
                 )
             self._stopping.wait(0.1 if self.status.phase != "healthy" else 1.0)
+
+    def _settled(self, name: str, state: dict[str, Any]) -> dict[str, Any]:
+        """The state once podman knows the exit code: a moment after the process it still says 0."""
+        end = time.monotonic() + SETTLE
+        while state.get("Status") not in (None, "exited") and time.monotonic() < end:
+            if self._stopping.wait(0.05):
+                break
+            state = (self._podman.inspect(name) or {"State": {}})["State"]
+        return state
 
     def _probe(self, probe: dict[str, Any], begun: float) -> bool:
         address = self.endpoint["v4"]
@@ -201,6 +213,7 @@ class ReplicaWorker:
                 time.sleep(attempt + 1)
         self.kernel.remove_namespace(self.id, self.endpoint["number"])
         container.log_path(self.config, self.id).unlink(missing_ok=True)
+        container.hosts_path(self.config, self.id).unlink(missing_ok=True)
         self._set("stopped")
 
     def report(self) -> dict[str, Any]:

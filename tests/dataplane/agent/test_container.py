@@ -79,7 +79,7 @@ def test_what_may_be_written_is_bounded_scratch(config: Config, made: dict[str, 
             assert any(option.startswith("size=") for option in mount["options"])
         else:
             assert "ro" in mount["options"]
-            assert Path(mount["source"]).parent == config.agent_dir / "shared"
+            assert Path(mount["source"]).parent in (config.agent_dir / "shared", config.agent_dir / "hosts")
     assert made["image_volume_mode"] == "tmpfs"
 
 
@@ -164,3 +164,12 @@ def test_only_digests_of_the_platforms_registry_are_pulled(reference: str) -> No
 
     with pytest.raises(ImageError):
         local_name(reference)
+
+
+def test_a_replica_knows_its_own_name_and_nobody_elses(config: Config) -> None:
+    replica = endpoint()
+    container.write_hosts(config, replica)
+    lines = container.hosts_path(config, replica["id"]).read_text().splitlines()
+    own = container.specification(config, replica, "image")["hostname"]
+    assert lines[:2] == ["127.0.0.1 localhost", "::1 localhost"]
+    assert lines[2:] == [f"{replica['v4']} {own}", f"{endpoint['v6']} {own}"]
