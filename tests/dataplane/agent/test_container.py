@@ -167,9 +167,10 @@ def test_only_digests_of_the_platforms_registry_are_pulled(reference: str) -> No
 
 
 def test_a_replica_knows_its_own_name_and_nobody_elses(config: Config) -> None:
+    config.agent_dir.mkdir()
     replica = endpoint()
     container.write_hosts(config, replica)
     lines = container.hosts_path(config, replica["id"]).read_text().splitlines()
     own = container.specification(config, replica, "image")["hostname"]
     assert lines[:2] == ["127.0.0.1 localhost", "::1 localhost"]
-    assert lines[2:] == [f"{replica['v4']} {own}", f"{endpoint['v6']} {own}"]
+    assert lines[2:] == [f"{replica[family]} {own}" for family in ("v4", "v6")]
