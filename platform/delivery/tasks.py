@@ -8,9 +8,10 @@ from django.utils import timezone
 
 from controlplane.celery import app
 from delivery import machine
-from delivery.git import repository
+from delivery.git import repository, storage
 from delivery.models import Build, Deployment, Push
 from projects import hosts
+from projects.models import Project
 
 ATTACHED = timedelta(seconds=8)
 
@@ -59,3 +60,17 @@ def finish_push(deployment_id: int) -> None:
 def remove_repository(tenant_id: int, project_id: int) -> None:
     """Delete the repository of a project that was destroyed."""
     repository.remove(tenant_id, project_id)
+
+
+@app.task(name="delivery.pack_repository")
+def pack_repository(project_id: int) -> None:
+    """Pack a repository that is full."""
+    project = Project.objects.filter(pk=project_id).first()
+    if project is not None:
+        storage.pack(repository.repository_of(project))
+
+
+@app.task(name="delivery.pack_repositories")
+def pack_repositories() -> None:
+    """Pack repositories again that pushes have scattered, in another order each time."""
+    storage.pack_scattered(Project.objects.order_by("?").iterator())

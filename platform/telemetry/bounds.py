@@ -41,8 +41,8 @@ class Key(NamedTuple):
 
     def elsewhere(self) -> Key:
         """The row for what one of the cell's own has to do with ends that are too many to name."""
-        far = "destination" if self.direction == EGRESS else "source"
-        return self._replace(remote="", port=0, **{far: 0})
+        others = self.others()
+        return others._replace(destination=0) if self.direction == EGRESS else others._replace(source=0)
 
 
 def bounded(flows: dict[Key, list[int]], minute: datetime) -> dict[Key, list[int]]:

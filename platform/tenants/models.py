@@ -34,7 +34,10 @@ class User(AbstractBaseUser):
 
 
 class Plan(models.Model):
-    """What a tenant may use. CPU in cores, memory in MiB, both summed over all replicas."""
+    """What a tenant may use. CPU in cores, memory in MiB, both summed over all replicas.
+
+    ``repository_mib`` is for each project's.
+    """
 
     name = models.CharField(max_length=40, unique=True)
     components = models.PositiveIntegerField(default=20)
@@ -42,6 +45,7 @@ class Plan(models.Model):
     memory_mib = models.PositiveIntegerField(default=16384)
     cpu = models.FloatField(default=16)
     projects = models.PositiveIntegerField(default=20)
+    repository_mib = models.PositiveIntegerField(default=1024)
 
     def __str__(self) -> str:
         return self.name

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from django.utils import timezone
 
 from controlplane.errors import CytoplaneError
-from delivery import actions
-from delivery.git import repository
+from delivery import actions, tasks
+from delivery.git import repository, storage
 from delivery.models import Deployment, LogChunk, Push
 from projects.models import Cell, Project
 from tenants.policy import Actor
@@ -41,6 +42,8 @@ def begin(received: Received, updates: list[list[str]], objects: str, alternates
     brings = any(new != repository.ZERO for _, new, _ in updates)
     if brings and not _is_quarantine(objects, str(path)):
         raise CytoplaneError("source-rejected", reason="it didn't arrive as a push")
+    if brings:
+        _fits(received.project, path)
     cells = {
         cell.environment.branch: cell
         for cell in Cell.objects.filter(project=received.project).select_related(
@@ -77,6 +80,15 @@ def begin(received: Received, updates: list[list[str]], objects: str, alternates
             archive=archive,
         )
         received.deployment = deployment.pk
+
+
+def _fits(project: Project, path: Path) -> None:
+    """Raise `quota` if the repository is full; what packing may save is there for the next push."""
+    try:
+        storage.check(project, path)
+    except CytoplaneError:
+        tasks.pack_repository.enqueue(project.pk)
+        raise
 
 
 def _is_quarantine(objects: str, path: str) -> bool:
