@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,10 +31,23 @@ def check(namespace: Path, address: str, probe: dict[str, Any]) -> None:
     run_in(namespace, lambda: _check(address, probe))
 
 
+def _hang_up(connection: http.client.HTTPConnection, ending: threading.Event) -> None:
+    ending.set()
+    own = connection.sock
+    if own is not None:
+        with contextlib.suppress(OSError):
+            own.shutdown(socket.SHUT_RDWR)
+
+
 def _check(address: str, probe: dict[str, Any]) -> None:
     port, timeout = probe["port"], probe["timeout"]
     what = f"TCP port {port}" if probe["type"] == "tcp" else f"GET {probe['path']} on port {port}"
     connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    # A socket's own patience begins anew with each byte: an answer that drips would never end.
+    ending = threading.Event()
+    timer = threading.Timer(timeout, _hang_up, (connection, ending))
+    timer.daemon = True
+    timer.start()
     try:
         if probe["type"] == "tcp":
             connection.connect()
@@ -47,8 +63,11 @@ def _check(address: str, probe: dict[str, Any]) -> None:
     except TimeoutError:
         raise ProbeFailed(what, f"no answer within {timeout} s") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
+        if ending.is_set():
+            raise ProbeFailed(what, f"no answer within {timeout} s") from None
         raise ProbeFailed(what, str(error) or type(error).__name__) from None
     finally:
+        timer.cancel()
         connection.close()
     if not 200 <= status < 400:
         raise ProbeFailed(what, f"status {status}")

@@ -50,8 +50,10 @@ def answer(table: Table, asker: str, data: bytes, denials: Denials | None = None
     if found is None:
         reply.header.rcode, reason = RCODE.REFUSED, "unknown asker"
     elif not found:
-        if denials is not None:
-            denials.note(table.identity(asker), table.plain(str(query.q.qname)))
+        name = table.plain(str(query.q.qname))
+        # Asking what an address is called, as servers do at their start, is no attempt to call anybody.
+        if denials is not None and not name.endswith(".arpa"):
+            denials.note(table.identity(asker), name)
         reply.header.rcode, reason = RCODE.NXDOMAIN, "no declared connection reaches this name"
     else:
         for address in found:

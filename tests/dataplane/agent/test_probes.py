@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
 import socket
@@ -22,10 +23,20 @@ NAME = f"cy{os.environ.get('CYTOPLANE_TEST_NET', '11')}-probetest"
 OWN = "10.99.0.1"
 
 
+_DRIPS = {"/continue": b"HTTP/1.1 100 Continue\r\n\r\n", "/letters": b"H"}
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/silent":
             time.sleep(1.5)
+            return
+        if self.path in _DRIPS:
+            # For longer than anybody waits, never silent for long.
+            with contextlib.suppress(OSError):
+                for _ in range(60):
+                    self.wfile.write(_DRIPS[self.path])
+                    time.sleep(0.1)
             return
         if self.path == "/garbage":
             self.wfile.write(b"\x00\x01\x02\r\n\r\n")
@@ -84,6 +95,16 @@ def test_nothing_there_is_told_from_no_answer(namespace: Path) -> None:
     assert failure(namespace, probe(port=9)) == "GET /200 on port 9: nothing listens there"
     assert failure(namespace, probe("tcp", port=9)) == "TCP port 9: nothing listens there"
     assert failure(namespace, probe(path="/silent")) == "GET /silent on port 8080: no answer within 0.5 s"
+
+
+@pytest.mark.parametrize("path", sorted(_DRIPS))
+def test_an_answer_that_never_ends_is_no_answer(namespace: Path, path: str) -> None:
+    begun = time.monotonic()
+    probe = {"type": "http", "port": 8080, "path": path, "timeout": 0.5}
+    with pytest.raises(ProbeFailed, match="no answer within 0.5 s"):
+        check(namespace, OWN, probe)
+    # It would have taken six seconds.
+    assert time.monotonic() - begun < 4
 
 
 def test_what_isnt_http_fails(namespace: Path) -> None:

@@ -337,3 +337,10 @@ def test_one_asker_cant_take_all_connections(port: int) -> None:
     processes.await_true(
         lambda: answered(socket.create_connection((WEB, port), timeout=5)), "its places are free again"
     )
+
+
+def test_names_in_vain_are_noted_and_what_an_address_is_called_is_not(table: Table, tmp_path: Path) -> None:
+    denials = Denials(tmp_path / "nobody.sock")
+    for name, kind in (("vault.bank", "A"), ("9.0.0.127.in-addr.arpa", "PTR"), ("api", "A")):
+        answer(table, WEB, DNSRecord.question(name, kind).pack(), denials)
+    assert {identity: dict(names) for identity, names in denials._counts.items()} == {300: {"vault.bank": 1}}
