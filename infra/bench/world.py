@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import psycopg
@@ -92,6 +93,12 @@ class World:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", "Change")
         return self.git("push", self.url, "main")
+
+    def settle(self) -> None:
+        """Wait until the last deployment has drained: the next one would wait for it."""
+        path = f"/tenants/{TENANT}/projects/{PROJECT}/environments/production/deployments"
+        while self.api.call("GET", path)[0]["state"] != "live":
+            time.sleep(0.1)
 
     def deploy_site(self) -> None:
         """The site and its silent client."""
