@@ -84,7 +84,7 @@ def token_out(token: Token) -> dict[str, Any]:
 
 @public.post("/tokens", operation_id="sign_in", summary="Email and password for a token")
 def sign_in(request: HttpRequest, body: SignIn) -> dict[str, Any]:
-    user = signin.verify(body.email, body.password, request.META.get("REMOTE_ADDR", ""))
+    user = signin.verify(body.email, body.password, signin.address_of(request))
     actor = actor_for(user, request_id=getattr(request, "request_id", ""))
     token, secret = actions.create_token(
         acting_user=actor, name=body.name, scopes=body.scopes, days=body.days

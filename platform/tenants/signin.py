@@ -2,15 +2,19 @@
 
 A guesser is held back where it guesses from: at one address for one account, and at one address for
 all of them. So nobody locks somebody else out. Guessing an account from many addresses is bounded for
-the account as a whole, but not for addresses from which it was signed in to before.
+the account as a whole. An account that was signed in to from an address before is known there: only
+guesses at it from that address count then.
 """
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 
+from django.conf import settings
 from django.contrib.auth.hashers import check_password, make_password
 from django.core.cache import cache
+from django.http import HttpRequest
 
 from controlplane.errors import CytoplaneError
 from tenants.models import User
@@ -26,14 +30,28 @@ KNOWN_SECONDS = 60 * 24 * 3600
 _NOBODY = make_password("nobody has this password")
 
 
+def address_of(request: HttpRequest) -> str:
+    """The client's address.
+
+    The portal listens on loopback. Behind a TLS proxy every request is the proxy's, which says whose it
+    was at the end of X-Forwarded-For; what stands before that the client may have made up.
+    """
+    forwarded = request.headers.get("X-Forwarded-For", "") if settings.TLS else ""
+    try:
+        return str(ipaddress.ip_address(forwarded.rpartition(",")[2].strip()))
+    except ValueError:
+        return request.META.get("REMOTE_ADDR", "")
+
+
 def verify(email: str, password: str, address: str) -> User:
     """The user, or `sign-in-failed` / `too-many-attempts`. ``address`` is the client's."""
     email = email.strip().lower()
     # Whatever somebody typed becomes a key of one form and length.
     account = hashlib.sha256(email.encode(errors="replace")).hexdigest()
     pair, known = f"signin:pair:{account}:{address}", f"signin:known:{account}:{address}"
-    counters = [(pair, ATTEMPTS_PER_PAIR), (f"signin:address:{address}", ATTEMPTS_PER_ADDRESS)]
+    counters = [(pair, ATTEMPTS_PER_PAIR)]
     if not cache.get(known):
+        counters.append((f"signin:address:{address}", ATTEMPTS_PER_ADDRESS))
         counters.append((f"signin:account:{account}", ATTEMPTS_PER_ACCOUNT))
     for key, limit in counters:
         if cache.get(key, 0) >= limit:

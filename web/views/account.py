@@ -33,7 +33,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
             user = signin.verify(
                 request.POST.get("email", ""),
                 request.POST.get("password", ""),
-                request.META.get("REMOTE_ADDR", ""),
+                signin.address_of(request),
             )
         except CytoplaneError as error:
             return render(request, "web/sign_in.html", {**context, "error": error}, status=error.status)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from django.test import RequestFactory
 
 from controlplane.errors import CytoplaneError
 from tenants import signin
@@ -68,6 +71,53 @@ def test_guesses_from_everywhere_dont_reach_where_the_account_is_known(
     assert code_of("who@example.org", "wrong", "198.51.100.200") == "too-many-attempts"
     assert code_of("who@example.org", factories.PASSWORD, "198.51.100.200") == "too-many-attempts"
     assert code_of("who@example.org", factories.PASSWORD, "192.0.2.1") == "ok"
+
+
+def test_where_an_account_is_known_guesses_at_others_dont_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signin, "ATTEMPTS_PER_ADDRESS", 3)
+    factories.user("who@example.org", password=factories.PASSWORD)
+    assert code_of("who@example.org", factories.PASSWORD) == "ok"
+    for number in range(4):
+        code_of(f"a{number}@example.org", "wrong")
+    assert code_of("b@example.org", "wrong") == "too-many-attempts"
+    assert code_of("who@example.org", factories.PASSWORD) == "ok"
+
+
+FORWARDED = [
+    (False, "203.0.113.7", "127.0.0.1"),
+    (True, "203.0.113.7", "203.0.113.7"),
+    (True, "198.51.100.1, 203.0.113.7", "203.0.113.7"),
+    (True, "203.0.113.7, 2001:DB8::1", "2001:db8::1"),
+    (True, "203.0.113.7, x", "127.0.0.1"),
+    (True, "", "127.0.0.1"),
+]
+
+
+@pytest.mark.parametrize(("proxy", "forwarded", "address"), FORWARDED)
+def test_only_what_the_proxy_added_is_believed(
+    settings: Any, proxy: bool, forwarded: str, address: str
+) -> None:
+    settings.TLS = proxy
+    request = RequestFactory().get("/", headers={"X-Forwarded-For": forwarded})
+    assert signin.address_of(request) == address
+
+
+def test_guesses_through_the_proxy_lock_out_only_who_guesses(
+    world: World, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.TLS = True
+    monkeypatch.setattr(signin, "ATTEMPTS_PER_PAIR", 2)
+    person = world.person("developer")
+    person.set_password(factories.PASSWORD)
+    person.save()
+
+    def sign_in(password: str, address: str) -> int:
+        body = {"email": person.email, "password": password}
+        return Api()("POST", "/tokens", body, **{"X-Forwarded-For": address}).status_code
+
+    answers = [sign_in("wrong", "198.51.100.1") for _ in range(3)]
+    assert answers == [401, 401, 429]
+    assert sign_in(factories.PASSWORD, "203.0.113.7") == 200
 
 
 def test_guessers_of_many_accounts_are_slowed_down_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
