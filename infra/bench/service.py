@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from infra.bench.report import show
-from infra.bench.world import World, load_from
+from infra.bench.world import World, load_from, tune
 
 ROUNDS = 7
 
@@ -15,7 +15,9 @@ def run() -> None:
         world.deploy_site()
         config = world.config
         client, _, _ = world.replica("client")
-        _, own, service = world.replica("site")
+        site, own, service = world.replica("site")
+        for namespace in (client, site):
+            tune(config, namespace)
         rows = []
         for family, direct, balanced in (
             ("v4", own.v4, service.v4),

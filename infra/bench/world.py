@@ -125,6 +125,22 @@ class World:
         return f"r{row[0]}", own, service
 
 
+def tune(config: Config, namespace: str) -> None:
+    """Short connections by the ten thousand: ports are free again at once. Ends with the namespace."""
+    settings = {"net.ipv4.tcp_max_tw_buckets": "64", "net.ipv4.ip_local_port_range": "1024 65535"}
+    for name, value in settings.items():
+        command = [
+            "nsenter",
+            f"--net={path_of(config, namespace)}",
+            "--",
+            "sysctl",
+            "-q",
+            "-w",
+            f"{name}={value}",
+        ]
+        subprocess.run(command, check=True)
+
+
 def load_from(
     config: Config, namespace: str, url: str, *headers: str, seconds: int = 2, connections: int = 8
 ) -> float:
