@@ -37,6 +37,9 @@ PROGRAMS: dict[str, tuple[str, int | None]] = {
 }
 
 
+_OUR_MOUNTS = Path("/run/cytoplane.mounts")
+
+
 class LoadError(RuntimeError):
     """Loading failed; the message says what and what to do about it."""
 
@@ -51,6 +54,18 @@ def mount_bpffs() -> None:
     for kind, where in (("bpf", "/sys/fs/bpf"), ("tracefs", "/sys/kernel/tracing")):
         if kind not in kinds and Path(where).exists():
             subprocess.run(["mount", "-t", kind, kind, where], check=True)
+            # As long-lived as the mount: neither survives a restart of the machine.
+            with _OUR_MOUNTS.open("a") as notes:
+                notes.write(f"{where}\n")
+
+
+def unmount_ours() -> None:
+    """Take back the mounts that we made, once no installation needs them."""
+    if not _OUR_MOUNTS.exists() or any(Path("/sys/fs/bpf").glob("cytoplane-*")):
+        return
+    for where in reversed(_OUR_MOUNTS.read_text().split()):
+        subprocess.run(["umount", where], check=False, capture_output=True)
+    _OUR_MOUNTS.unlink()
 
 
 def cgroup_root() -> Path:
@@ -190,6 +205,7 @@ def unload(config: installation.Config) -> dict:
 
     attach.detach_all(config)
     shutil.rmtree(config.bpffs)
+    unmount_ours()
     return {"loaded": False}
 
 

@@ -99,7 +99,11 @@ def _edges(where: place.Place, minutes: int, denied: bool, as_json: bool) -> Non
     row = next((row for row in rows if row["verdict"] == "denied"), None)
     if row:
         output.note(f"\n{row['reason']}: {row['sentence']}")
-        known = row["direction"] == "egress" and " " not in f"{row['source']}{row['destination']}"
+        known = (
+            row["direction"] == "egress"
+            and row["remote"] != "others"
+            and " " not in f"{row['source']}{row['destination']}"
+        )
         if row["fix"]:
             output.note(f"What would open it:\n{row['fix']}")
         elif known:

@@ -14,7 +14,7 @@ from cells.boundary import Explanation, explain
 from controlplane.errors import CytoplaneError, not_found
 from dataplane import addresses
 from dataplane.planes import snapshots
-from projects.models import Cell, Workload
+from projects.models import Cell, Project, Workload
 from telemetry import denials
 from telemetry.models import Edge, LogLine
 
@@ -149,8 +149,8 @@ def why(cell: Cell, source: str, destination: str, port: int = 0, protocol: str 
     if source != "internet":
         start = _identity(cell, source)
     target: int | str
-    looks_outside = "." in destination or ":" in destination
-    target = destination if looks_outside else _identity(cell, destination)
+    inside = _inside(cell, destination)
+    target = _identity(cell, inside) if inside else destination
     for identity in (start, target):
         if isinstance(identity, int) and identity not in known:
             raise not_found("component")
@@ -158,6 +158,16 @@ def why(cell: Cell, source: str, destination: str, port: int = 0, protocol: str 
         return explain(topology, start, target, port, protocol)
     except (KeyError, ValueError):
         raise not_found("component")
+
+
+def _inside(cell: Cell, destination: str) -> str:
+    """A component as ``_identity`` takes it, also where it is named as the resolver does; "" if it is outside."""
+    if "." not in destination and ":" not in destination:
+        return destination
+    component, _, project = destination.removesuffix(".cy.internal").partition(".")
+    if Project.objects.filter(tenant=cell.project.tenant_id, slug=project).exists():
+        return f"{project}/{component}"
+    return ""
 
 
 def _identity(cell: Cell, name: str) -> int:

@@ -103,3 +103,13 @@ def test_a_name_that_was_asked_for_in_vain_is_the_end_of_its_edge(world: World, 
     (row,) = queries.edges(cell, denied=True)
     assert (row["source"], row["destination"], row["reason"]) == ("web", "api.vault", "NAME")
     assert row["sentence"]
+
+
+def test_a_name_as_the_resolver_knows_it_is_explained_as_the_component(world: World, cell: Cell) -> None:
+    by_name = queries.why(cell, "web", "api.shop", 9000)
+    assert by_name == queries.why(cell, "web", "shop/api.shop".partition(".")[0], 9000)
+    assert by_name.reason == "STRICT"
+    # Of another tenant's names, nothing is known.
+    foreign = world.cell(tenant="globex", project=world.project("vault", "globex"))
+    world.deploy(foreign, OTHER)
+    assert queries.why(cell, "web", "api.vault", 9000).reason == "EGRESS_NOT_DECLARED"
