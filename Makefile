@@ -3,6 +3,8 @@ SHELL := /bin/sh
 export PYTHONPATH := $(CURDIR):$(CURDIR)/platform
 export PYTHONDONTWRITEBYTECODE := 1
 VENV = $$(infra/bootstrap.sh)
+# The same, for what starts a platform: it makes the base image meanwhile.
+VENV_AND_BASE = $$(infra/bootstrap.sh base)
 
 .PHONY: help demo up down status purge test lint lock bench conformance
 
@@ -10,10 +12,10 @@ help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: ## Fresh machine to running sample applications
-	@V=$(VENV) && exec $$V/bin/python -m infra.control demo
+	@V=$(VENV_AND_BASE) && exec $$V/bin/python -m infra.control demo
 
 up: ## Start the platform
-	@V=$(VENV) && exec $$V/bin/python -m infra.control up
+	@V=$(VENV_AND_BASE) && exec $$V/bin/python -m infra.control up
 
 down: ## Stop the platform; state stays
 	@V=$(VENV) && exec $$V/bin/python -m infra.control down

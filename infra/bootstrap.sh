@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes a machine ready: Debian packages, virtual environment, front-end assets. Idempotent; what is
+# Makes a machine ready: Debian packages, virtual environment, front-end assets, and with the argument
+# `base` the base image of builds. Idempotent; what is
 # there already costs a fraction of a second. Prints the path of the virtual environment on stdout,
 # progress on stderr. Needs root only if packages are missing.
 set -eu
@@ -47,6 +48,13 @@ if [ -n "$missing" ]; then
 fi
 
 mkdir -p "$cache"
+base=
+if [ "${1:-}" = base ] && [ "$(id -u)" = 0 ]; then
+	# Most of a minute on a fresh machine; nothing of it waits for what follows here. What can't be made
+	# now is tried again, and complained of, by the installation.
+	(cd "$here" && nice -n 5 /usr/bin/python3 -m infra.base_recipe "$cache") >/dev/null 2>&1 9>&- &
+	base=$!
+fi
 # Two at once would take each other's half-made folders away.
 exec 9>"$cache/bootstrap.lock"
 flock 9 || fail "the lock $cache/bootstrap.lock can't be had"
@@ -89,5 +97,9 @@ if [ -f "$here/web/package-lock.json" ]; then
 	exec 9>&-
 fi
 
+if [ -n "$base" ] && kill -0 "$base" 2>/dev/null; then
+	step "Waiting for the base image"
+	wait "$base" || :
+fi
 step "Machine is ready"
 echo "$venv"

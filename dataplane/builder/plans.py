@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dataplane.builder.detect import present
-
-BASE = "localhost/cytoplane/base:latest"
+from infra.base_recipe import BASE
 
 
 def containerfile(kind: str, folder: Path) -> str:
