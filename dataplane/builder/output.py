@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 #: Bytes that are shown of one command; it may go on in silence.
 MOST_SHOWN = 4 * 2**20
-LONGEST_LINE = 4096
+LONGEST_LINE = 16 * 1024
 _LONGEST_HIDDEN = 1 << 20
 #: Lines kept for whoever reads the output.
 _KEPT = 20000

@@ -9,6 +9,7 @@ NAMES = {
     "push": "git push to live, code only against new dependencies",
     "gateway": "requests through the north gateway against a bare Envoy",
     "service": "connections through a service address against direct ones",
+    "fresh": "a fresh Debian root to the first application live (minutes)",
     "memory": "memory of the idle platform by part",
 }
 

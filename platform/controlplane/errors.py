@@ -59,6 +59,11 @@ CATALOGUE: dict[str, Entry] = {
     "last-owner": Entry(409, "{email} is the last owner of {tenant}.", "Make somebody else an owner first."),
     "method": Entry(405, "{method} isn't possible here.", "Use one of {allowed}."),
     "too-large": Entry(413, "The request is larger than {limit}.", "Send less."),
+    "branch-moved": Entry(
+        409,
+        "Another push to `{branch}` went first and serves.",
+        "Fetch it, merge or rebase, and push again.",
+    ),
     "conflict": Entry(409, "{message}", "Look at the current state and try again."),
     # Quotas.
     "quota": Entry(

@@ -18,7 +18,7 @@ from cells.specification import Specification
 from controlplane.errors import CATALOGUE, CytoplaneError
 from dataplane.planes import actions as planes
 from dataplane.planes import snapshots
-from delivery import environment, log, publish, replicas
+from delivery import branches, environment, log, publish, replicas
 from delivery.models import Build, Deployment, DeploymentStep, Push, Release, Replica
 from projects import actions as projects
 from projects import hosts
@@ -120,6 +120,8 @@ def _queued(deployment: Deployment) -> None:
         raise CytoplaneError("unavailable", part="a data plane for this environment")
     if deployment.kind in (Deployment.Kind.SCALE, Deployment.Kind.CONFIG) and not _rebase(deployment):
         return
+    if deployment.kind == Deployment.Kind.PUSH and not deployment.release_id:
+        branches.check(deployment)
     deployment.started_at = timezone.now()
     if deployment.release_id:
         _enter(deployment, State.STARTING, "start")

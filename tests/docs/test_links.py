@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 #: First parts by which a path in backticks is taken for one of the repository's.
 _FOLDERS = ("bpf", "cells", "dataplane", "docs", "examples", "infra", "platform", "tests", "web", ".ci")
-#: Pages that come with their subsystems. Take a name out once its page is there.
-_COMING = ("portal.md", "cli.md", "api.md", "kubernetes.md", "performance.md")
+#: Pages that are still to come with their subsystems.
+_COMING: tuple[str, ...] = ()
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"(?:\.?[A-Za-z0-9_-]+)(?:/[A-Za-z0-9_.-]+)+/?")

@@ -209,6 +209,17 @@ def _leaves(link: tuple[str, ...], links: dict[tuple[str, ...], str]) -> bool:
     return False
 
 
+def head(project: Project, branch: str) -> str:
+    """The commit that a branch is at; zeros where there is none."""
+    path = path_of(project.tenant_id, project.pk)
+    if not (path / "HEAD").exists():
+        return ZERO
+    try:
+        return git(path, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}").strip()
+    except subprocess.CalledProcessError:
+        return ZERO
+
+
 def move_branch(project: Project, branch: str, new: str, old: str) -> bool:
     """Move a branch by compare-and-swap, on behalf of a pusher who went away."""
     path = repository_of(project)

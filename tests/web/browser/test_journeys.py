@@ -123,12 +123,12 @@ def test_a_denied_call_is_seen_with_its_reason_and_what_would_open_it(
 def test_a_rollback_brings_the_old_release_back(
     visit: Visit, installation: Installation, member: Person
 ) -> None:
-    assert installation.project("acme", "back").push(source("back", "one")).accepted
-    config = installation.cell("acme", "back", "/config")
+    assert installation.project("acme", "undo").push(source("undo", "one")).accepted
+    config = installation.cell("acme", "undo", "/config")
     installation.api("acme").call("PATCH", config, {"set": {"GREETING": "hello"}})
-    installation.wait(lambda: installation.get("back.acme").text == "one hello")
+    installation.wait(lambda: installation.get("undo.acme").text == "one hello")
     visitor = visit().sign_in(member.email, member.password)
-    visitor.go("/acme/back/production/releases")
+    visitor.go("/acme/undo/production/releases")
     visitor.page.get_by_text("Roll back to v1…").click()
     difference = visitor.page.locator("#v1 .diff li")
     assert difference.get_attribute("class") == "minus"
@@ -138,8 +138,8 @@ def test_a_rollback_brings_the_old_release_back(
     visitor.page.wait_for_url("**/deployments/*")
     visitor.page.locator(".verdict .word", has_text="Live").wait_for(timeout=30_000)
     visitor.see("v3 serves in production.")
-    assert installation.get("back.acme").text == "one", "code and configuration go back together"
-    visitor.go("/acme/back/production/releases")
+    assert installation.get("undo.acme").text == "one", "code and configuration go back together"
+    visitor.go("/acme/undo/production/releases")
     assert visitor.page.locator("#v3").get_by_text("same as v1").is_visible()
 
 

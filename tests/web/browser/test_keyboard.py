@@ -41,7 +41,7 @@ def test_the_palette_leads_to_a_component_by_typing(visit: Visit, member: Person
 
 def test_escape_closes_the_palette_and_gives_the_focus_back(visit: Visit, member: Person) -> None:
     visitor = visit().sign_in(member.email, member.password)
-    search = visitor.page.get_by_role("button", name="Search")
+    search = visitor.page.locator("[data-palette]")
     search.focus()
     visitor.page.keyboard.press("Enter")
     visitor.page.get_by_role("option").first.wait_for()
