@@ -29,7 +29,7 @@ SETTINGS = {
 #: Settings of apt, pip and npm, and the authorities that this machine trusts.
 _COPIED = (
     "etc/apt/apt.conf.d", "etc/pip.conf", "etc/xdg/pip", "etc/npmrc", "root/.npmrc", "etc/resolv.conf", "etc/hosts",
-    "etc/ssl/certs", "usr/local/share/ca-certificates",
+    "etc/ssl/certs/ca-certificates.crt", "usr/local/share/ca-certificates",
 )  # fmt: skip
 _TRUST = ("SSL_CERT_FILE", "PIP_CERT", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_DEFAULT_TIMEOUT")
 _ENTER = """
