@@ -5,6 +5,7 @@
 # progress on stderr. Needs root only if packages are missing.
 set -eu
 
+wanted=${1:-}
 here=$(cd "$(dirname "$0")/.." && pwd)
 cache=${CYTOPLANE_CACHE:-/var/cache/cytoplane}
 started=$(date +%s)
@@ -49,7 +50,7 @@ fi
 
 mkdir -p "$cache"
 base=
-if [ "${1:-}" = base ] && [ "$(id -u)" = 0 ]; then
+if [ "$wanted" = base ] && [ "$(id -u)" = 0 ]; then
 	# Most of a minute on a fresh machine; nothing of it waits for what follows here. What can't be made
 	# now is tried again, and complained of, by the installation.
 	(cd "$here" && nice -n 5 /usr/bin/python3 -m infra.base_recipe "$cache") >/dev/null 2>&1 9>&- &

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -26,10 +27,13 @@ from dataplane.builder.output import Output
 from dataplane.client import ControlPlane, write_private
 from infra.config import Config
 
+log = logging.getLogger("cytoplane.builder")
 #: Users of builds lie above those of workloads; a range of 65,536 for each tenant.
 _FIRST_UID = 1 << 31
 _UIDS = 1 << 16
 _PIECE = 64 * 1024
+#: Exit code of the enclosure where it can't be made.
+_NO_ENCLOSURE = 125
 _ENCLOSURE = Path(__file__).with_name("enclosure.py")
 
 
@@ -232,6 +236,10 @@ class Runner:
             raise BuildFailed("build-disk", limit=self.job.limits["disk"] // 2**20)
         if time.monotonic() >= self._deadline:
             raise BuildFailed("build-timeout", limit=self.job.limits["seconds"])
+        if code == _NO_ENCLOSURE and "the build's enclosure:" in output.text:
+            # Nothing of the build's has run: it isn't the pusher's fault.
+            log.error("build %s: %s", self.job.number, output.text[-500:].strip())
+            raise BuildFailed("unavailable", part="the builder, which can't make an enclosure")
         return code, output.text
 
     def tidy(self) -> None:

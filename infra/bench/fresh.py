@@ -39,8 +39,12 @@ mount --make-rprivate /
 for folder in proc sys dev; do mount --rbind /$folder "$0/$folder"; done
 mount -t tmpfs tmpfs "$0/run"
 mkdir -p "$0/run/netns" "$0/run/lock"
-root=$0
-exec chroot "$root" "$@"
+cd "$0"
+mkdir -p before
+pivot_root . before
+cd /
+umount -l /before
+exec "$@"
 """
 #: What is shown of the demonstration's output, and how it is called.
 _MOMENTS = (
