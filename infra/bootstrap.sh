@@ -25,6 +25,7 @@ while read -r line; do
 	esac
 	set -- $line
 	[ $# -gt 0 ] || continue
+	[ "${2:-}" != "(test)" ] || [ "$wanted" != base ] || continue
 	dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii' || missing="$missing $1"
 done <"$here/infra/packages.txt"
 
