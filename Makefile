@@ -3,7 +3,8 @@ SHELL := /bin/sh
 export PYTHONPATH := $(CURDIR):$(CURDIR)/platform
 export PYTHONDONTWRITEBYTECODE := 1
 VENV = $$(infra/bootstrap.sh)
-# The same, for what starts a platform: it makes the base image meanwhile.
+# The same without what only tests need; and with the base image, for what starts a platform.
+VENV_TO_RUN = $$(infra/bootstrap.sh run)
 VENV_AND_BASE = $$(infra/bootstrap.sh base)
 
 .PHONY: help demo up down status purge test lint lock bench conformance
@@ -18,13 +19,13 @@ up: ## Start the platform
 	@V=$(VENV_AND_BASE) && exec $$V/bin/python -m infra.control up
 
 down: ## Stop the platform; state stays
-	@V=$(VENV) && exec $$V/bin/python -m infra.control down
+	@V=$(VENV_TO_RUN) && exec $$V/bin/python -m infra.control down
 
 status: ## Each part and whether it is healthy; fails and names the one that isn't
-	@V=$(VENV) && exec $$V/bin/python -m infra.control status
+	@V=$(VENV_TO_RUN) && exec $$V/bin/python -m infra.control status
 
 purge: ## Remove state, containers, namespaces, programs: the machine as it was
-	@V=$(VENV) && exec $$V/bin/python -m infra.control purge
+	@V=$(VENV_TO_RUN) && exec $$V/bin/python -m infra.control purge
 
 test: ## Everything that can be tested on this machine
 	@V=$(VENV) && exec infra/test.sh $$V

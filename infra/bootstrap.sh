@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes a machine ready: Debian packages, virtual environment, front-end assets, and with the argument
-# `base` the base image of builds. Idempotent; what is
-# there already costs a fraction of a second. Prints the path of the virtual environment on stdout,
-# progress on stderr. Needs root only if packages are missing.
+# Makes a machine ready: Debian packages, virtual environment, front-end assets. With the argument `run`
+# without what only tests need, with `base` the base image of builds as well. Idempotent; what is there
+# already costs a fraction of a second. Prints the path of the virtual environment on stdout, progress on
+# stderr. Needs root only if packages are missing.
 set -eu
 
 wanted=${1:-}
@@ -25,7 +25,7 @@ while read -r line; do
 	esac
 	set -- $line
 	[ $# -gt 0 ] || continue
-	[ "${2:-}" != "(test)" ] || [ "$wanted" != base ] || continue
+	[ "${2:-}" != "(test)" ] || [ -z "$wanted" ] || continue
 	dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii' || missing="$missing $1"
 done <"$here/infra/packages.txt"
 
