@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import math
 import re
-import time
 from typing import Any
 
-import redis.asyncio
-from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.db import connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
 
 from controlplane.errors import CytoplaneError
-from dataplane.planes import actions, authority, enrolment, snapshots
+from dataplane.planes import actions, authority, enrolment, polling, snapshots
 from dataplane.planes.identity import node_of, node_view
 from dataplane.planes.models import Node
 
@@ -106,51 +99,19 @@ def renew(request: HttpRequest, node: Node) -> JsonResponse:
     return JsonResponse({"certificate_pem": certificate, "authority_pem": signer})
 
 
-def _returning(function, *arguments):  # type: ignore[no-untyped-def]
-    """Run a query and give its connection back: a poll that waits must not hold one."""
-    try:
-        return function(*arguments)
-    finally:
-        connections.close_all()
-
-
-async def _query(function, *arguments):  # type: ignore[no-untyped-def]
-    return await sync_to_async(_returning, thread_sensitive=False)(function, *arguments)
-
-
 @require_GET
 async def desired(request: HttpRequest) -> HttpResponse:
     """The plane's snapshot as soon as it is newer than ``generation``; 304 when nothing came."""
-    node = await _query(lambda: node_of(request, kind=Node.Kind.AGENT))
+    node = await polling.query(lambda: node_of(request, kind=Node.Kind.AGENT))
     try:
         after = int(request.GET.get("generation", "0"))
         # In this order something that isn't a number waits for nothing instead of for ever.
         wait = min(LONGEST_WAIT, max(0.0, float(request.GET.get("wait", "0"))))
     except ValueError:
         raise CytoplaneError("invalid", field="generation", message="`generation` and `wait` are numbers.")
-    until = time.monotonic() + wait
-    client = redis.asyncio.Redis.from_url(settings.REDIS_URL)
-    wake = client.pubsub()
-    try:
-        with contextlib.suppress(redis.RedisError):
-            await wake.subscribe(snapshots.channel(node.plane_id))
-        while True:
-            document = await _query(snapshots.newest, node.plane_id, after)
-            if document is not None:
-                return JsonResponse(document)
-            left = until - time.monotonic()
-            if left <= 0:
-                return HttpResponse(status=304)
-            try:
-                # Redis only shortens the wait: without it the database is looked at now and then.
-                await wake.get_message(ignore_subscribe_messages=True, timeout=min(left, 2.0))
-            except redis.RedisError:
-                await asyncio.sleep(min(left, 1.0))
-    finally:
-        with contextlib.suppress(redis.RedisError):
-            await wake.aclose()
-        with contextlib.suppress(redis.RedisError):
-            await client.aclose()
+    channel = snapshots.channel(node.plane_id)
+    document = await polling.answer(channel, wait, snapshots.newest, node.plane_id, after)
+    return HttpResponse(status=304) if document is None else JsonResponse(document)
 
 
 @require_POST

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
-
-import redis.asyncio
-from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
 from controlplane.errors import not_found
-from dataplane.planes.agent_views import LONGEST_WAIT, _query, body
+from dataplane.planes import polling
+from dataplane.planes.agent_views import LONGEST_WAIT, body
 from dataplane.planes.identity import node_of, node_view
 from dataplane.planes.models import Node
 from delivery import actions, log, publish
@@ -43,29 +38,9 @@ def _claim(node: Node) -> dict | None:
 @require_GET
 async def following(request: HttpRequest) -> HttpResponse:
     """The next build, as soon as there is one; 204 when none came."""
-    node = await _query(lambda: node_of(request, kind=Node.Kind.BUILDER))
-    until = time.monotonic() + LONGEST_WAIT - 5
-    client = redis.asyncio.Redis.from_url(settings.REDIS_URL)
-    wake = client.pubsub()
-    try:
-        with contextlib.suppress(redis.RedisError):
-            await wake.subscribe(publish.BUILDS)
-        while True:
-            job = await _query(_claim, node)
-            if job is not None:
-                return JsonResponse(job)
-            left = until - time.monotonic()
-            if left <= 0:
-                return HttpResponse(status=204)
-            try:
-                await wake.get_message(ignore_subscribe_messages=True, timeout=min(left, 2.0))
-            except redis.RedisError:
-                await asyncio.sleep(min(left, 1.0))
-    finally:
-        with contextlib.suppress(redis.RedisError):
-            await wake.aclose()
-        with contextlib.suppress(redis.RedisError):
-            await client.aclose()
+    node = await polling.query(lambda: node_of(request, kind=Node.Kind.BUILDER))
+    job = await polling.answer(publish.BUILDS, LONGEST_WAIT - 5, _claim, node)
+    return HttpResponse(status=204) if job is None else JsonResponse(job)
 
 
 def _held(node: Node, number: int) -> Build:

@@ -1,0 +1,60 @@
+"""Long polls: an answer as soon as there is one, without holding a database connection meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import redis.asyncio
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.db import connections
+
+T = TypeVar("T")
+#: Seconds after which the database is looked at without having been woken.
+_UNWOKEN, _WITHOUT_REDIS = 2.0, 1.0
+
+
+async def query(function: Callable[..., T], *arguments: Any) -> T:
+    """Run a query in a thread and give its connection back."""
+
+    def returning() -> T:
+        try:
+            return function(*arguments)
+        finally:
+            connections.close_all()
+
+    return await sync_to_async(returning, thread_sensitive=False)()
+
+
+async def answer(
+    channel: str, seconds: float, function: Callable[..., T | None], *arguments: Any
+) -> T | None:
+    """What ``function`` gives once it isn't None; None when ``seconds`` are over.
+
+    A message on ``channel`` shortens the wait. Redis does no more than that: without it the database is
+    looked at now and then.
+    """
+    until = time.monotonic() + seconds
+    client = redis.asyncio.Redis.from_url(settings.REDIS_URL)
+    wake = client.pubsub()
+    try:
+        with contextlib.suppress(redis.RedisError):
+            await wake.subscribe(channel)
+        while True:
+            found = await query(function, *arguments)
+            left = until - time.monotonic()
+            if found is not None or left <= 0:
+                return found
+            try:
+                await wake.get_message(ignore_subscribe_messages=True, timeout=min(left, _UNWOKEN))
+            except redis.RedisError:
+                await asyncio.sleep(min(left, _WITHOUT_REDIS))
+    finally:
+        with contextlib.suppress(redis.RedisError):
+            await wake.aclose()
+        with contextlib.suppress(redis.RedisError):
+            await client.aclose()
