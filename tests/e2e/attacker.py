@@ -63,6 +63,12 @@ FILES = {
 }
 
 
+def files(user: str, root: str) -> dict[str, str]:
+    """The same under other public hosts."""
+    declared = _DECLARATION.replace("host: foothold}", f"host: {user}}}")
+    return {**FILES, "cytoplane.yaml": declared.replace("host: rooted}", f"host: {root}}}")}
+
+
 class Attacker:
     """Code runs in globex's containers."""
 

@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from tests.e2e.attacker import FILES, Attacker
+from tests.e2e.attacker import Attacker, files
 from tests.e2e.installation import Installation, source
 
 pytestmark = [pytest.mark.live, pytest.mark.root]
@@ -61,13 +61,12 @@ def test_a_declared_public_host_of_another_tenant_is_reached_as_a_stranger_and_n
     installation: Installation, attacker: Attacker
 ) -> None:
     domain, port = installation.config.apps_domain, installation.config.apps_port
-    files = dict(FILES)
-    files["cytoplane.yaml"] = FILES["cytoplane.yaml"].replace("host: foothold}", "host: visitor}") + (
+    source_files = files("visitor", "caller")
+    source_files["cytoplane.yaml"] += (
         f"    connections:\n      - external: {{host: storefront.acme.{domain}, port: {port}, protocol: http}}\n"
     )
     # The declaration is the last component's; the first one goes without.
-    files["cytoplane.yaml"] = files["cytoplane.yaml"].replace("host: rooted}", "host: caller}")
-    assert installation.project("globex", "visitor").push(files).accepted
+    assert installation.project("globex", "visitor").push(source_files).accepted
     first = f"storefront.acme.{domain}"
     code = DOOR % {"domain": domain, "first": first, "port": port}
     declared = Attacker(installation, user="visitor", root="caller").run(code, root=True)
