@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 EGRESS, INGRESS = 0, 1
-ALLOW, DENY = 1, 2
+#: AUDIT passes and is reported. Deny beats allow beats audit.
+ALLOW, DENY, AUDIT = 1, 2, 3
 
 IDENTITY_NODE, IDENTITY_WORLD, IDENTITY_NORTH, IDENTITY_RESOLVER = 1, 2, 3, 4
 IDENTITY_INDEX = 6
@@ -105,6 +106,8 @@ class Cell:
     gateway4: str
     gateway6: str
     strict: bool = False
+    #: What the project's own declarations could open passes and is reported instead of being denied.
+    audit: bool = False
     workloads: tuple[Workload, ...] = ()
 
     @property
