@@ -6,9 +6,11 @@ named has no entry, and no entry means no.
 
 from __future__ import annotations
 
+from cells.boundary import audit
 from cells.boundary.edges import decide, floor_reason
 from cells.boundary.model import (
     ALLOW,
+    AUDIT,
     DENY,
     EGRESS,
     ICMP,
@@ -73,6 +75,7 @@ def compile_topology(topology: Topology) -> Boundary:
                     for endpoint in found[1].endpoints:
                         if endpoint.name == connection.endpoint:
                             _edge(boundary, cell, workload, *found, endpoint)
+    _audited(topology, boundary)
     return boundary
 
 
@@ -208,6 +211,23 @@ def _door(topology: Topology, boundary: Boundary, consumer: Workload) -> None:
             boundary.services.append(Service(consumer.identity, address, public, TCP, backends))
 
 
+def _audited(topology: Topology, boundary: Boundary) -> None:
+    """What cells in audit may do for the record, with the names that lead there."""
+    surroundings: dict[tuple[int, str], list[Cell]] = {}
+    for cell in topology.cells:
+        surroundings.setdefault((cell.tenant, cell.environment), []).append(cell)
+    for cell in topology.cells:
+        if not cell.audit:
+            continue
+        for workload in cell.workloads:
+            boundary.identities[workload.identity].external.extend(audit.OUTSIDE)
+        for entry in audit.opened(cell, surroundings[cell.tenant, cell.environment]):
+            consumer, provider = entry.consumer.identity, entry.provider.identity
+            _pair(boundary, consumer, provider, entry.port, entry.protocol, entry.rule, entry.verdict)
+            if entry.verdict == AUDIT:
+                _name(boundary, consumer, entry.cell, entry.provider, short=entry.cell is cell)
+
+
 def _backends(workload: Workload, endpoint: Endpoint) -> tuple[tuple[Backend, ...], tuple[Backend, ...]]:
     """Serving replicas, by family."""
     serving = [replica for replica in workload.replicas if replica.serving]
@@ -228,16 +248,31 @@ def _name(boundary: Boundary, asker: int, cell: Cell, workload: Workload, short:
     names[f"{workload.name}.{cell.project}"] = addresses
 
 
-def _pair(boundary: Boundary, consumer: int, provider: int, port: int, protocol: int, rule: int) -> None:
-    """One allowed edge: egress of the consumer and ingress of the provider."""
-    _put(boundary, consumer, provider, port, protocol, EGRESS, rule)
-    _put(boundary, provider, consumer, port, protocol, INGRESS, rule)
+def _pair(
+    boundary: Boundary,
+    consumer: int,
+    provider: int,
+    port: int,
+    protocol: int,
+    rule: int,
+    verdict: int = ALLOW,
+) -> None:
+    """One edge at both ends: egress of the consumer and ingress of the provider."""
+    _put(boundary, consumer, provider, port, protocol, EGRESS, rule, verdict)
+    _put(boundary, provider, consumer, port, protocol, INGRESS, rule, verdict)
 
 
 def _put(
-    boundary: Boundary, local: int, remote: int, port: int, protocol: int, direction: int, rule: int
+    boundary: Boundary,
+    local: int,
+    remote: int,
+    port: int,
+    protocol: int,
+    direction: int,
+    rule: int,
+    verdict: int = ALLOW,
 ) -> None:
     entries = boundary.identities[local].policy
-    entry = (remote, port, protocol, direction, ALLOW, rule)
+    entry = (remote, port, protocol, direction, verdict, rule)
     if not entries or entries[-1] != entry:
         entries.append(entry)

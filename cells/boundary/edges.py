@@ -7,7 +7,7 @@ into sentences, so the two can't disagree.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cells.boundary.model import GATEWAY_PROTOCOLS, RULE_SELF, Cell, Connection, Endpoint, Workload
 
@@ -18,13 +18,15 @@ class Edge:
 
     ``reason`` is a word from the catalogue below; ``rule`` the number of the declaration that
     decided, or that would have had to allow it. ``connection`` is set where a gateway listener of
-    that connection is the way.
+    that connection is the way. ``audited``: it isn't allowed, but the consumer's cell is in audit, so it
+    passes directly and is reported.
     """
 
     allowed: bool
     reason: str
     rule: int
     connection: Connection | None = None
+    audited: bool = False
 
     @property
     def via_gateway(self) -> bool:
@@ -41,10 +43,25 @@ def connection_to(consumer: Workload, provider: Workload, endpoint: Endpoint) ->
     return min(declared, key=lambda connection: connection.rule, default=None)
 
 
+def by_gateway_alone(endpoint: Endpoint) -> bool:
+    """Whether nobody may call it but its gateway, which vouches for the callers' names."""
+    return endpoint.callers and endpoint.protocol in GATEWAY_PROTOCOLS
+
+
 def decide(
     consumer_cell: Cell, consumer: Workload, provider_cell: Cell, provider: Workload, endpoint: Endpoint
 ) -> Edge:
     """May ``consumer`` call ``endpoint`` of ``provider``, and by which way?"""
+    edge = _declared(consumer_cell, consumer, provider_cell, provider, endpoint)
+    # What a connection alone would open, without a gateway's word about who calls.
+    missing = edge.reason in ("STRICT", "NOT_CONNECTED") and not by_gateway_alone(endpoint)
+    return replace(edge, audited=True) if consumer_cell.audit and missing else edge
+
+
+def _declared(
+    consumer_cell: Cell, consumer: Workload, provider_cell: Cell, provider: Workload, endpoint: Endpoint
+) -> Edge:
+    """The answer by declarations alone."""
     if consumer.identity == provider.identity:
         return Edge(True, "SELF", RULE_SELF)
     if consumer_cell.tenant != provider_cell.tenant:
@@ -53,7 +70,7 @@ def decide(
         return Edge(False, "OTHER_ENVIRONMENT", provider_cell.rule)
     declared = connection_to(consumer, provider, endpoint)
     if consumer_cell.number == provider_cell.number:
-        if endpoint.callers and endpoint.protocol in GATEWAY_PROTOCOLS:
+        if by_gateway_alone(endpoint):
             if declared is None:
                 return Edge(False, "CALLERS_ONLY", endpoint.rule)
             return Edge(True, "CONNECTION", declared.rule, declared)
