@@ -50,6 +50,11 @@ class Config:
     index_url: str = ""
     #: Private networks that tenants may declare egress to, separated by commas. All others are floor.
     open_networks: str = ""
+    #: The interface that faces the network, which the deny list and the pace of new connections hold
+    #: for; "": the platform attaches nothing to any interface of the machine.
+    edge_interface: str = ""
+    #: New connections per second that one address may open to the public ports; 0: as many as it likes.
+    edge_connections: int = 100
     #: Package index that build steps may use, through the build proxy only.
     extra: dict = field(default_factory=dict, hash=False)
 
@@ -183,5 +188,7 @@ def load(home: str | os.PathLike | None = None) -> Config:
         portal_tls=_default("portal_tls", values, 0),
         index_url=_default("index_url", values, ""),
         open_networks=_default("open_networks", values, ""),
+        edge_interface=_default("edge_interface", values, ""),
+        edge_connections=_default("edge_connections", values, 100),
         extra=values.get("extra", {}),
     )

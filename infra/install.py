@@ -38,7 +38,8 @@ def check(config: Config) -> None:
         raise InstallError(
             f"{config.home} is too long a path: unix sockets in it would exceed 108 characters."
         )
-    for text in (config.index_url, config.open_networks, config.apps_domain, config.portal_host):
+    texts = (config.index_url, config.open_networks, config.apps_domain, config.portal_host)
+    for text in (*texts, config.edge_interface):
         if not text.isprintable() or '"' in text or "\\" in text:
             raise InstallError(f"The setting {text!r} holds characters that no setting may have.")
     try:
@@ -67,6 +68,8 @@ def write_config(config: Config) -> None:
         f"portal_tls = {config.portal_tls}",
         f'index_url = "{config.index_url}"',
         f'open_networks = "{config.open_networks}"',
+        f'edge_interface = "{config.edge_interface}"',
+        f"edge_connections = {config.edge_connections}",
     ]
     (config.home / "config.toml").write_text("\n".join(lines) + "\n")
 
