@@ -30,10 +30,22 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class External:
+    """``host`` is a public host of this platform if ``protocol`` is http, else a name of DNS or ``*.`` and one."""
+
     port: int
     protocol: str
     cidr: str = ""
     host: str = ""
+
+    @property
+    def public(self) -> bool:
+        """Whether the platform's own door leads there."""
+        return bool(self.host) and self.protocol == "http"
+
+    @property
+    def name(self) -> str:
+        """The name of DNS, or the pattern of names; "" if it is something else."""
+        return "" if self.public else self.host
 
 
 @dataclass(frozen=True)

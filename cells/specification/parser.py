@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import posixpath
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from cells.specification import checks
+from cells.specification.external import external as _external
 from cells.specification.model import (
     KINDS,
     PROTOCOLS,
@@ -18,14 +18,18 @@ from cells.specification.model import (
     Component,
     Connection,
     Endpoint,
-    External,
     Health,
     Limits,
     Specification,
     SpecificationError,
 )
+from cells.specification.values import choice as _choice
+from cells.specification.values import number as _number
+from cells.specification.values import only as _only
 
 DEFAULT_PORT = 8080
+#: Applications' domain where nobody says another.
+DOMAIN = "localhost"
 LARGEST_FILE = 64 * 1024
 #: A label of DNS holds 63; what isn't production adds its environment's name.
 LONGEST_HOST = 50
@@ -33,7 +37,6 @@ LONGEST_HOST = 50
 MOST_ENDPOINTS, MOST_CONNECTIONS = 20, 100
 # `\Z`, since `$` also matches before a line's end.
 NAME = re.compile(r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?\Z")
-_HOST = re.compile(r"^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
 _VARIABLE = re.compile(r"^[A-Z][A-Z0-9_]{0,60}\Z")
 _MEMORY = re.compile(r"^(\d{1,9})\s*(Mi|Gi|M|G|MiB|GiB)?\Z")
 _PROCESS = re.compile(r"^([A-Za-z][\w-]*):\s*(.+)$")
@@ -49,12 +52,15 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def parse(files: Mapping[str, str], *, project: str, detected: Mapping[str, str]) -> Specification:
+def parse(
+    files: Mapping[str, str], *, project: str, detected: Mapping[str, str], domain: str = DOMAIN
+) -> Specification:
     """The specification of a repository.
 
     ``files`` may hold ``cytoplane.yaml`` and ``Procfile``; ``detected`` says for each folder that
     somebody asked about (".", "api", …) how it can be built: dockerfile, python or static. A
-    component whose folder isn't in it has nothing to build. Raises ``SpecificationError``.
+    component whose folder isn't in it has nothing to build. Hosts under ``domain`` are applications of
+    this platform. Raises ``SpecificationError``.
     """
     document = _document(files.get("cytoplane.yaml", ""))
     processes = _procfile(files.get("Procfile", ""))
@@ -65,7 +71,7 @@ def parse(files: Mapping[str, str], *, project: str, detected: Mapping[str, str]
         raise SpecificationError("`components` is a mapping of names.", "components: {web: {}}")
     if not declared:
         declared = _implied(processes, detected)
-    return assemble(declared, strict, project, processes, detected)
+    return assemble(declared, strict, project, processes, detected, domain)
 
 
 def assemble(
@@ -74,6 +80,7 @@ def assemble(
     project: str,
     processes: Mapping[str, str],
     detected: Mapping[str, str],
+    domain: str = DOMAIN,
 ) -> Specification:
     """The specification of components as cytoplane.yaml writes them. Every rule is applied from here on."""
     if not isinstance(strict, bool):
@@ -86,7 +93,7 @@ def assemble(
             raise SpecificationError(
                 f"`{name}` can't be a component's name.", "Use lower-case letters, digits and single hyphens."
             )
-        components[name] = _component(name, raw or {}, project, processes.get(name), detected)
+        components[name] = _component(name, raw or {}, project, processes.get(name), detected, domain)
     specification = Specification(components=components, strict=strict)
     checks.connections(specification, project)
     checks.hosts(specification)
@@ -141,7 +148,7 @@ def _implied(processes: Mapping[str, str], detected: Mapping[str, str]) -> dict[
 
 
 def _component(
-    name: str, raw: Any, project: str, process: str | None, detected: Mapping[str, str]
+    name: str, raw: Any, project: str, process: str | None, detected: Mapping[str, str], domain: str
 ) -> Component:
     where = f"cytoplane.yaml, components.{name}"
     if not isinstance(raw, dict):
@@ -180,7 +187,7 @@ def _component(
         limits=_limits(raw.get("limits") or {}, f"{where}.limits"),
         health=_health(raw.get("health"), endpoints, f"{where}.health"),
         endpoints=endpoints,
-        connections=_connections(raw.get("connections") or [], project, f"{where}.connections"),
+        connections=_connections(raw.get("connections") or [], project, domain, f"{where}.connections"),
         builder=builder,
     )
 
@@ -317,7 +324,7 @@ def _health(raw: Any, endpoints: Mapping[str, Endpoint], where: str) -> Health:
     )
 
 
-def _connections(raw: Any, project: str, where: str) -> tuple[Connection, ...]:
+def _connections(raw: Any, project: str, domain: str, where: str) -> tuple[Connection, ...]:
     if not isinstance(raw, list):
         raise SpecificationError("connections are a list.", "connections: [{to: api}]", where)
     if len(raw) > MOST_CONNECTIONS:
@@ -339,7 +346,7 @@ def _connections(raw: Any, project: str, where: str) -> tuple[Connection, ...]:
             default = to.partition("/")[2].partition(".")[0].upper().replace("-", "_")
             found.append(Connection(name=_variable(item.get("as", default), here), to=to))
             continue
-        external = _external(item["external"], f"{here}.external")
+        external = _external(item["external"], f"{here}.external", domain)
         found.append(Connection(name=_variable(item.get("as", "EXTERNAL"), here), external=external))
     return tuple(found)
 
@@ -353,55 +360,7 @@ def _target(value: Any, project: str, where: str) -> str:
     return f"{match.group(1) or project}/{match.group(2)}.{match.group(3) or ''}".rstrip(".")
 
 
-def _external(raw: Any, where: str) -> External:
-    if not isinstance(raw, dict) or ("cidr" in raw) == ("host" in raw):
-        raise SpecificationError(
-            "an external destination has either `cidr` or `host`.",
-            "external: {cidr: 203.0.113.0/24, port: 443}",
-            where,
-        )
-    _only(raw, ("cidr", "host", "port", "protocol"), where.removeprefix("cytoplane.yaml, "))
-    if "host" in raw:
-        host = str(raw["host"]).lower()
-        if not _HOST.match(host):
-            raise SpecificationError(
-                f"`{host}` isn't a host name.", "host: shop.acme.localhost", f"{where}.host"
-            )
-        return External(
-            port=_number(raw.get("port", 80), 1, 65535, f"{where}.port", int), protocol="http", host=host
-        )
-    try:
-        cidr = str(ipaddress.ip_network(str(raw["cidr"]), strict=False))
-    except ValueError as error:
-        raise SpecificationError(f"{error}.", "cidr: 203.0.113.0/24", f"{where}.cidr") from error
-    protocol = _choice(raw.get("protocol", "tcp"), ("tcp", "udp"), f"{where}.protocol")
-    return External(
-        port=_number(raw.get("port", 443), 1, 65535, f"{where}.port", int), protocol=protocol, cidr=cidr
-    )
-
-
 def _variable(value: Any, where: str) -> str:
     if not isinstance(value, str) or not _VARIABLE.match(value):
         raise SpecificationError(f"`{value}` can't be part of a variable's name.", "as: API", f"{where}.as")
     return value
-
-
-def _choice(value: Any, choices: tuple[str, ...], where: str) -> str:
-    if value not in choices:
-        raise SpecificationError(f"`{value}` isn't known.", f"Write one of {', '.join(choices)}.", where)
-    return value
-
-
-def _number(value: Any, least: float, most: float, where: str, kind: type) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise SpecificationError(f"`{value}` isn't a number from {least} to {most}.", "Correct it.", where)
-    if kind is int and value != int(value):
-        raise SpecificationError(f"`{value}` isn't a whole number.", "Correct it.", where)
-    return kind(value)
-
-
-def _only(raw: Mapping, known: tuple[str, ...], path: str) -> None:
-    for key in raw:
-        if key not in known:
-            where = f"cytoplane.yaml, {path}" if path else "cytoplane.yaml"
-            raise SpecificationError(f"`{key}` isn't known here.", f"Known are {', '.join(known)}.", where)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from cells.specification.model import Component, Connection, Endpoint, Specification, SpecificationError
-from cells.specification.parser import assemble
+from cells.specification.parser import DOMAIN, assemble
 
 BUILDERS = ("dockerfile", "python", "static")
 
 
-def validate(document: Any, *, project: str) -> Specification:
+def validate(document: Any, *, project: str, domain: str = DOMAIN) -> Specification:
     """The specification of a document that ``as_dict`` made of what ``parse`` gave.
 
     Raises ``SpecificationError`` for everything that ``parse`` can't have given for this project.
@@ -27,7 +27,7 @@ def validate(document: Any, *, project: str) -> Specification:
             if component.builder not in BUILDERS or known != component.builder:
                 raise _wrong(f"`{component.builder}` doesn't build {name}", f"components.{name}.builder")
         written = {name: _written(component) for name, component in claimed.components.items()}
-        read = assemble(written, claimed.strict, project, {}, detected)
+        read = assemble(written, claimed.strict, project, {}, detected, domain)
     except SpecificationError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
@@ -83,5 +83,6 @@ def _connection(connection: Connection) -> dict[str, Any]:
     if external.host:
         found["host"] = external.host
     if external.cidr:
-        found |= {"cidr": external.cidr, "protocol": external.protocol}
+        found["cidr"] = external.cidr
+    found["protocol"] = external.protocol
     return {"as": connection.name, "external": found, **({"to": connection.to} if connection.to else {})}

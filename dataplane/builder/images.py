@@ -58,6 +58,8 @@ class Job:
     project: str
     repository: str
     limits: dict[str, Any]
+    #: Of applications: hosts below it are the platform's own.
+    domain: str = "localhost"
 
 
 def base_store(config: Config) -> Path:

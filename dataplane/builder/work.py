@@ -102,6 +102,7 @@ class Builder:
             number=document["build"],
             tenant=document["tenant"],
             project=document["project"],
+            domain=document["domain"],
             repository=document["repository"],
             limits=document["limits"],
         )
@@ -192,7 +193,7 @@ class Builder:
         files = detect.declarations(source)
         try:
             detected = detect.detect(source, files)
-            specification = parse(files, project=job.project, detected=detected)
+            specification = parse(files, project=job.project, detected=detected, domain=job.domain)
         except SpecificationError as error:
             raise BuildFailed(
                 "specification", message=f"{error.where}: {error.message}", hint=error.hint

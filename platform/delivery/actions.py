@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -355,7 +356,9 @@ def finish_build(build: Build, result: dict[str, Any]) -> None:
 def _judged(cell: Cell, result: dict[str, Any]) -> dict[str, Any]:
     """Specification and images of a result; `build-refused` for what no build of the cell can have."""
     try:
-        specification = validate(result.get("specification"), project=cell.project.slug)
+        specification = validate(
+            result.get("specification"), project=cell.project.slug, domain=settings.CONFIG.apps_domain
+        )
     except SpecificationError as error:
         raise CytoplaneError("build-refused", reason=str(error)[:300])
     own = re.compile(re.escape(image_prefix(cell)) + "@sha256:[0-9a-f]{64}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
@@ -29,6 +30,7 @@ def _claim(node: Node) -> dict | None:
         "build": build.pk,
         "tenant": cell.project.tenant_id,
         "project": cell.project.slug,
+        "domain": settings.CONFIG.apps_domain,
         "repository": actions.image_prefix(cell),
         "commit": build.deployment.commit,
         "limits": LIMITS,

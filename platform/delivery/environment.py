@@ -39,7 +39,9 @@ def _injected(release: Release, specification: Specification, connection: Connec
     name = connection.name
     if connection.external is not None:
         external = connection.external
-        if not external.host:
+        if external.name and not external.name.startswith("*."):
+            return {f"{name}_HOST": external.name, f"{name}_PORT": str(external.port)}
+        if not external.public:
             return {}
         return {
             f"{name}_HOST": external.host,

@@ -245,7 +245,7 @@ def sync_specification(*, cell: Cell, specification: Specification) -> None:
         for connection in declared.connections:
             if connection.key not in keys:
                 keys.add(connection.key)
-                if connection.external and connection.external.host and workload.door_port is None:
+                if connection.external and connection.external.public and workload.door_port is None:
                     workload.door_port = numbers.allocate("door")
                     workload.save(update_fields=["door_port"])
                 Connection.objects.create(

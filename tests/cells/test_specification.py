@@ -117,12 +117,13 @@ def test_a_specification_survives_json() -> None:
 def test_keys_of_connections_are_what_they_lead_to() -> None:
     found = component(
         "{connections: [{to: a/b.c, as: A}, {external: {cidr: 10.1.2.3/8, port: 53, protocol: udp}, as: B},"
-        " {external: {host: x.example.org}, as: C}]}"
+        " {external: {host: x.acme.localhost}, as: C}, {external: {host: x.example.org, port: 443}, as: D}]}"
     )
     assert [c.key for c in found.connections] == [
         "a/b.c",
         "external:10.0.0.0/8:53/udp",
-        "external:x.example.org:80/http",
+        "external:x.acme.localhost:80/http",
+        "external:x.example.org:443/tcp",
     ]
 
 
@@ -250,6 +251,18 @@ WRONG = {
     ),
     "components: {web: {connections: [{external: {host: 'a b'}}]}}": ("connections[0].external.host", "a b"),
     'components: {web: {connections: [{external: {host: "a.b\\n"}}]}}': ("external.host", "host name"),
+    "components: {web: {connections: [{external: {host: api.example.com}}]}}": (
+        "external.port",
+        "without a port",
+    ),
+    "components: {web: {connections: [{external: {host: api.example.com, port: 1, protocol: http}}]}}": (
+        "external.protocol",
+        "http",
+    ),
+    "components: {web: {connections: [{external: {host: a.acme.localhost, protocol: tcp}}]}}": (
+        "external.protocol",
+        "tcp",
+    ),
 }
 
 
