@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bpf import layout
@@ -31,6 +32,10 @@ _WAITING = frozenset({sockets.ESTABLISHED, sockets.SYN_SENT, sockets.FIN_WAIT1, 
 _DELIVERING = (sockets.FIN_WAIT1, sockets.CLOSING, sockets.LAST_ACK)
 
 Ends = tuple[int, bytes, int, bytes, int]
+
+
+def _among(ends: set[Ends], socket: Socket) -> bool:
+    return socket.ends in ends
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ class Connections:
         number = 0
         for ifindex, ends in others.items():
             if ifindex in places:
-                number += len(self._end(places[ifindex], lambda s, ends=ends: s.ends in ends))
+                number += len(self._end(places[ifindex], partial(_among, ends)))
         return number
 
     def end_clients(self, backend: Backend) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
 import logging
@@ -12,17 +13,29 @@ import threading
 from typing import Any
 
 from bpf import loader
-from bpf.tables import External, Flow, Policy, Service, Tables
+from bpf.tables import INGRESS, External, Flow, Policy, Service, Tables
 from cells.boundary import Topology, compile_topology
 from dataplane import addresses
 from dataplane.agent import network
+from dataplane.agent.connections import Backend as Gone
+from dataplane.agent.connections import Connections
 from infra.config import Config
 
 log = logging.getLogger("cytoplane.agent")
 
+#: Stands for every identity.
+ANYBODY = 0
+
 
 class KernelError(RuntimeError):
     """The kernel side can't be brought up; the message says why."""
+
+
+def refusal(what: str, error: OSError) -> str:
+    """A sentence about a table that didn't take something."""
+    if error.errno in (errno.E2BIG, errno.ENOSPC):
+        return f"{what} don't fit into the kernel's table, which is full; the earlier ones stay in force"
+    return f"{what} can't be written into the kernel's table: {error.strerror}"
 
 
 def load(config: Config) -> None:
@@ -77,6 +90,9 @@ class Kernel:
         self.config = config
         self._lock = threading.RLock()
         self._tables = Tables(config)
+        self.connections = Connections(config)
+        self._leaving: list[Gone] = []
+        self._identities: dict[str, Any] = {}
         self._known: dict[str, network.Namespace] = {}
         self._gateway_extra: dict[int, network.Address] = {}
         self._declared_floor: list[tuple[str, str]] = []
@@ -116,6 +132,7 @@ class Kernel:
             else:
                 network.introduce(self._tables, found, owned, hooked)
             self._known[name] = found
+            self.connections.placed(name, found.path, found.ifindex, {a.identity for a in owned})
             return found
 
     def remove_namespace(self, name: str, number: int) -> None:
@@ -124,10 +141,24 @@ class Kernel:
             if known is not None:
                 self._tables.remove_endpoint(known.ifindex, known.cookie)
             network.destroy(self.config, name, number)
+            self.connections.removed(name)
+
+    def backend_left(self, name: str, identity: int, pair: tuple[str, str], *, stuck: bool = False) -> None:
+        """End the sockets that wait for a replica, once no service leads to it any more."""
+        entries = self._identities.get(str(identity), {"policy": []})["policy"]
+        peers = frozenset(entry[0] for entry in entries if entry[3] == INGRESS)
+        with self._lock:
+            self._leaving.append(Gone(name, pair, peers, stuck))
 
     # Desired state.
     def apply(self, boundary: dict[str, Any]) -> None:
-        """Floor, identities and the gateway's addresses. Additions come before what needs them."""
+        """Floor, identities and the gateway's addresses. Additions come before what needs them.
+
+        Raises ``KernelError`` when everything that can be is in force and something couldn't: of that
+        the earlier entries stay.
+        """
+        changed: set[int] = set()
+        failures: list[str] = []
         with self._lock:
             self._declared_floor = [(n, r) for n, r in boundary["floor"] if not self._own(n)]
             self._set_floor()
@@ -136,15 +167,26 @@ class Kernel:
             for text, entry in boundary["identities"].items():
                 identity = int(text)
                 wanted.add(identity)
-                self._tables.apply_identity(
-                    identity,
-                    entry["cell"],
-                    [Policy(*p) for p in entry["policy"]],
-                    [External(*e) for e in entry["external"]],
-                )
+                try:
+                    different = self._tables.apply_identity(
+                        identity,
+                        entry["cell"],
+                        [Policy(*p) for p in entry["policy"]],
+                        [External(*e) for e in entry["external"]],
+                    )
+                except OSError as error:
+                    failures.append(refusal(f"the rules of identity {identity}", error))
+                    continue
+                if different:
+                    changed.add(identity)
             for identity in self._tables.identities():
                 if identity not in wanted:
                     self._tables.remove_identity(identity)
+                    changed.add(identity)
+            self._identities = boundary["identities"]
+        self.connections.changed(changed)
+        if failures:
+            raise KernelError(f"{'; '.join(failures[:3])} ({len(failures)} refused)")
 
     def refresh_floor(self) -> None:
         """Close the addresses that the node has got since; those it lost are open again."""
@@ -157,6 +199,7 @@ class Kernel:
         if floor != self._floor:
             self._tables.set_floor(floor)
             self._floor = floor
+            self.connections.changed({ANYBODY})
 
     def _own(self, network_text: str) -> bool:
         """Ranges of the platform itself: judged by identity, so they are no floor for the kernel."""
@@ -173,6 +216,8 @@ class Kernel:
             v4, v6 = sorted(both, key=lambda text: ":" in text)
             wanted[identity] = network.Address(v4, v6, identity)
         namespace = self._known["gateway"]
+        own = {addresses.IDENTITY_GATEWAY_NORTH, *wanted, *self._gateway_extra}
+        self.connections.placed("gateway", namespace.path, namespace.ifindex, own)
         present = self._tables.addresses()
         new = [
             a
@@ -196,7 +241,14 @@ class Kernel:
                 Service(entry["consumer"], entry["address"], entry["port"], entry["protocol"], backends)
             )
         with self._lock:
-            return self._tables.set_services(found)
+            try:
+                number = self._tables.set_services(found)
+            except OSError as error:
+                raise KernelError(refusal("the services", error)) from error
+            leaving, self._leaving = self._leaving, []
+        for gone in leaving:
+            self.connections.left(gone)
+        return number
 
     # What the kernel says.
     def flows(self) -> list[Flow]:
@@ -213,6 +265,8 @@ class Kernel:
             for name, share in self._tables.pressure().items():
                 if share > 0.9:
                     problems.append(f"the kernel table `{name}` is {share:.0%} full")
+        if self.connections.problem:
+            problems.append(self.connections.problem)
         status = loader.status(self.config)
         if not status.get("loaded"):
             off = [name for name, on in status.get("hooks", {}).items() if not on]

@@ -24,6 +24,10 @@ FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 60.0
 #: A process that ran this long starts over with a short back-off.
 STABLE = 60.0
 UNHEALTHY_AFTER = 3
+#: Seconds without one passing check after which nobody's connection is kept any more.
+GIVEN_UP_AFTER = 30.0
+#: Seconds that the kernel gets to deliver what an ended process wrote.
+DELIVERY = 3.0
 #: Seconds that podman may take to learn how a process ended.
 SETTLE = 5.0
 #: Exit code of a process that SIGKILL ended.
@@ -64,6 +68,8 @@ class ReplicaWorker:
         self._backoff = FIRST_BACKOFF
         self._was_healthy = False
         self._failures = 0
+        self._unwell_since: float | None = None
+        self._given_up = False
         self.thread = threading.Thread(target=self._run, name=self.id, daemon=True)
 
     def start(self) -> None:
@@ -150,6 +156,7 @@ class ReplicaWorker:
             answer = {"what": failure.what, "answer": failure.answer}
             if self._was_healthy and self._failures >= UNHEALTHY_AFTER:
                 self._set("unhealthy", probe=answer)
+                self._unwell()
             elif not self._was_healthy and time.monotonic() - begun > probe["grace"]:
                 lines = logs.last_lines(container.log_path(self.config, self.id))
                 self._set("failed", probe=answer, last_lines=lines)
@@ -157,10 +164,25 @@ class ReplicaWorker:
                 self._set("starting")
             return False
         self._failures, self._was_healthy = 0, True
+        self._unwell_since, self._given_up = None, False
         if time.monotonic() - begun > STABLE:
             self._backoff = FIRST_BACKOFF
         self._set("healthy")
         return True
+
+    def _unwell(self) -> None:
+        """A process that lives and doesn't answer keeps its connections for a while, not for ever."""
+        now = time.monotonic()
+        self._unwell_since = self._unwell_since or now
+        if not self._given_up and now - self._unwell_since >= GIVEN_UP_AFTER:
+            self._given_up = True
+            self._left(stuck=True)
+
+    def _left(self, *, stuck: bool = False) -> None:
+        """Nobody is left waiting for an answer that won't come."""
+        pair = (self.endpoint["v4"], self.endpoint["v6"])
+        self.kernel.backend_left(self.id, self.endpoint["identity"], pair, stuck=stuck)
+        self._changed()
 
     def _ended(self, state: dict[str, Any], begun: float) -> None:
         if self._stopping.is_set():
@@ -175,6 +197,7 @@ class ReplicaWorker:
         lines = logs.last_lines(container.log_path(self.config, self.id))
         phase = "unhealthy" if self._was_healthy else "failed"
         self._set(phase, exit_code=code, reason=reason, last_lines=lines)
+        self._left()
         if time.monotonic() - begun > STABLE:
             self._backoff = FIRST_BACKOFF
         self._wait_backoff()
@@ -211,10 +234,18 @@ class ReplicaWorker:
             except PodmanError as error:
                 log.warning("%s can't be removed: %s", self.id, error)
                 time.sleep(attempt + 1)
+        self._deliver()
         self.kernel.remove_namespace(self.id, self.endpoint["number"])
+        self._left()
         container.log_path(self.config, self.id).unlink(missing_ok=True)
         container.hosts_path(self.config, self.id).unlink(missing_ok=True)
         self._set("stopped")
+
+    def _deliver(self) -> None:
+        """Let clients have the last of what they were sent: it would go with the namespace."""
+        end = time.monotonic() + DELIVERY
+        while time.monotonic() < end and self.kernel.connections.delivering(self.id):
+            time.sleep(0.05)
 
     def report(self) -> dict[str, Any]:
         """What the control plane is told."""

@@ -43,7 +43,7 @@ class Verdicts:
             for name, (key, value) in layout.MAPS.items()
             if name in _MAPS
         }
-        self._services = [config.services4, config.services6]
+        self._services: list = [config.services4, config.services6]
 
     def close(self) -> None:
         for opened in self._maps.values():
