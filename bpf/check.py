@@ -19,6 +19,7 @@ _PRELUDE = """
 #define bpf_htons(x) __builtin_bswap16(x)
 #define bpf_ntohl(x) __builtin_bswap32(x)
 #define bpf_htonl(x) __builtin_bswap32(x)
+extern int bpf_sock_ops_cb_flags_set(void *context, int flags);
 extern void *map_lookup_(void *map, const void *key);
 extern long map_update_(void *map, const void *key, const void *value);
 extern long map_delete_(void *map, const void *key);

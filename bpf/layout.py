@@ -12,21 +12,25 @@ from functools import lru_cache
 
 CONFIG = struct.Struct("=4s4s4s4s8s8s")
 ENDPOINT = struct.Struct("=II6s6s")
-CALLER = struct.Struct("=II")
+CALLER = struct.Struct("=III")
 OWNER = struct.Struct("=II")
-IDENTITY = struct.Struct("=II")
+IDENTITY = struct.Struct("=III")
+LIMIT = struct.Struct("=QQQQII")
+USAGE = struct.Struct("=QQQQQQQ")
 POLICY_KEY = struct.Struct("=IIIHBB")
 RULE = struct.Struct("=II")
 EXTERNAL_KEY = struct.Struct("=IIIHH16s")
+LEARNED_KEY = struct.Struct("=IHH16s")
 FLOOR_KEY = struct.Struct("=I16s")
 SERVICE_KEY = struct.Struct("=I16sHH")
-SERVICE = struct.Struct("=II")
+SERVICE = struct.Struct("=IIII")
 BACKEND_KEY = struct.Struct("=II")
 BACKEND = struct.Struct("=16sI")
-FLOW_ID = struct.Struct("=I16s16sHHI")
-FLOW_STATE = struct.Struct("=QIIII")
-FRAGMENT_KEY = struct.Struct("=16s16sIII")
-FRAGMENT = struct.Struct("=QII")
+MEMBER_KEY = struct.Struct("=II16s")
+AFFINITY_KEY = struct.Struct("=QI16sHH")
+AFFINITY = struct.Struct("=Q16sII")
+FLOW_ID = struct.Struct("=16s16sHHI")
+FLOW_STATE = struct.Struct("=QIIIBBBB")
 EDGE = struct.Struct("=II16sHBBBBH")
 EDGE_COUNT = struct.Struct("=QQQII")
 U32 = struct.Struct("=I")
@@ -44,8 +48,12 @@ MAPS: dict[str, tuple[struct.Struct, struct.Struct]] = {
     "floor_prefixes": (FLOOR_KEY, U32),
     "services": (SERVICE_KEY, SERVICE),
     "backends": (BACKEND_KEY, BACKEND),
-    "conntrack": (FLOW_ID, FLOW_STATE),
-    "fragments": (FRAGMENT_KEY, FRAGMENT),
+    "members": (MEMBER_KEY, U32),
+    "affinity": (AFFINITY_KEY, AFFINITY),
+    "learned": (LEARNED_KEY, RULE),
+    "limits": (U32, LIMIT),
+    "usages": (U32, USAGE),
+    "conntrack": (U32, U32),
     "edges": (EDGE, EDGE_COUNT),
     "counters": (U32, U64),
 }
@@ -60,7 +68,16 @@ COUNTERS = (
     "backend missing",
     "configuration missing",
     "rewrite failed",
+    "translations of a socket full",
 )
+#: Protocol numbers of `FLOW_ID` above this are fragments, not flows.
+FLOW_FRAGMENT = 0x100
+#: Kinds of the inner maps, their flags and sizes: name → (type, flags, entries, key, value).
+INNER: dict[str, tuple[int, int, int, struct.Struct, struct.Struct]] = {
+    "conntrack": (9, 0, 4096, FLOW_ID, FLOW_STATE),  # BPF_MAP_TYPE_LRU_HASH
+}
+IDENTITY_ABOVE_FLOOR = 1
+CALLER_UNTRANSLATED = 1
 #: Bits before the address in EXTERNAL_KEY's prefix length.
 EXTERNAL_FIXED_BITS = 96
 

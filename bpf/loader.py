@@ -34,6 +34,7 @@ PROGRAMS: dict[str, tuple[str, int | None]] = {
     "recvmsg6": ("CGROUP_SOCK_ADDR", 20),
     "getpeername4": ("CGROUP_SOCK_ADDR", 29),
     "getpeername6": ("CGROUP_SOCK_ADDR", 30),
+    "sockops": ("SOCK_OPS", 3),
 }
 
 

@@ -38,6 +38,12 @@ REASONS: dict[int, Reason] = {
     22: Reason("NODE", "Node addresses are closed to workloads."),
     23: Reason("REVOKED", "The declaration that allowed this flow was taken back."),
     24: Reason("NAME", "No declared connection leads to this name, so the resolver doesn't know it."),
+    25: Reason("BANDWIDTH", "The component uses more bandwidth than its limit allows."),
+    26: Reason("RATE", "The component opens or gets more new connections per second than its limit allows."),
+    27: Reason("CONNECTIONS", "The component has as many open connections as its limit allows."),
+    28: Reason("QUOTA", "The workload uses up what the node keeps for it."),
+    29: Reason("EDGE_DENIED", "The sender is on the operator's list of those who may not call."),
+    30: Reason("EDGE_RATE", "The sender opens more connections per second than one sender may."),
 }
 
 CODES: dict[str, int] = {reason.code: number for number, reason in REASONS.items()}

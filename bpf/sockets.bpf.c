@@ -126,3 +126,51 @@ int recvmsg4(struct bpf_sock_addr *ctx) { return restore4(ctx); }
 int recvmsg6(struct bpf_sock_addr *ctx) { return restore6(ctx); }
 int getpeername4(struct bpf_sock_addr *ctx) { return restore4(ctx); }
 int getpeername6(struct bpf_sock_addr *ctx) { return restore6(ctx); }
+
+/* Counting a component's open TCP connections, from the moment a socket connects or is accepted. */
+static inline void count_socket(struct bpf_sock_ops *ctx)
+{
+	__u64 cookie = bpf_get_netns_cookie(ctx);
+	struct caller *me = map_lookup(callers, &cookie);
+	struct bpf_sock *sk = ctx->sk;
+	if (!me || !sk)
+		return;
+	__u32 identity = me->identity;
+	struct usage *u = map_lookup(usages, &identity);
+	if (!u)
+		return;
+	struct counted *mark = storage_get(counted, sk, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!mark) {
+		count(COUNT_STORAGE_FAILED);
+		return;
+	}
+	if (mark->identity)
+		return;
+	mark->identity = identity;
+	__sync_fetch_and_add(&u->connections, 1);
+	bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+static inline void forget_socket(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	if (!sk)
+		return;
+	struct counted *mark = storage_get(counted, sk, 0);
+	if (!mark || !mark->identity)
+		return;
+	__u32 identity = mark->identity;
+	struct usage *u = map_lookup(usages, &identity);
+	mark->identity = 0;
+	if (u)
+		__sync_fetch_and_add(&u->connections, -1);
+}
+
+int sockops(struct bpf_sock_ops *ctx)
+{
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB || ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+		count_socket(ctx);
+	else if (ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_CLOSE)
+		forget_socket(ctx);
+	return 1;
+}

@@ -17,12 +17,14 @@ from pathlib import Path
 _NUMBER = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 _libc = ctypes.CDLL(None, use_errno=True)
 
+MAP_CREATE = 0
 MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY = 1, 2, 3, 4
 OBJ_PIN, OBJ_GET, PROG_ATTACH, PROG_DETACH, PROG_TEST_RUN = 6, 7, 8, 9, 10
-OBJ_INFO, PROG_QUERY, PROG_BY_ID = 15, 16, 13
+OBJ_INFO, PROG_QUERY, PROG_BY_ID, MAP_BY_ID = 15, 16, 13, 14
 MAP_LOOKUP_AND_DELETE = 21
 
 ALLOW_MULTI, REPLACE = 2, 4
+_NO_EXIST = 1
 
 
 def _call(command: int, attributes: bytes) -> int:
@@ -57,9 +59,10 @@ class Map:
     ``copies``: values of per-CPU maps come as one after another for each possible CPU.
     """
 
-    def __init__(self, path: Path, key_size: int, value_size: int, copies: int = 1) -> None:
-        self.name = path.name
-        self.descriptor = object_get(path)
+    def __init__(self, path: Path | int, key_size: int, value_size: int, copies: int = 1) -> None:
+        """``path``: where the map is pinned, or a descriptor, which this then closes."""
+        self.name = f"of descriptor {path}" if isinstance(path, int) else path.name
+        self.descriptor = path if isinstance(path, int) else object_get(path)
         self.key_size, self.value_size = key_size, value_size
         actual = info(self.descriptor)
         if (actual["key_size"], actual["value_size"]) != (key_size, value_size):
@@ -94,6 +97,29 @@ class Map:
         self._key.raw = key
         self._value.raw = value
         _call(MAP_UPDATE, self._attributes())
+
+    def add(self, key: bytes, value: bytes) -> bool:
+        """Insert unless the key is there already; whether it was inserted."""
+        self._key.raw = key
+        self._value.raw = value
+        try:
+            _call(MAP_UPDATE, self._attributes(_NO_EXIST))
+        except OSError as error:
+            if error.errno == errno.EEXIST:
+                return False
+            raise
+        return True
+
+    def take(self, key: bytes) -> bytes | None:
+        """Remove a key and return its value, in one step."""
+        self._key.raw = key
+        try:
+            _call(MAP_LOOKUP_AND_DELETE, self._attributes())
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        return self._value.raw
 
     def delete(self, key: bytes) -> bool:
         """Whether it was there."""
@@ -138,6 +164,16 @@ class Map:
             value = self.get(key)
             if value is not None:
                 yield key, value
+
+
+def map_create(kind: int, key_size: int, value_size: int, entries: int, flags: int = 0) -> int:
+    """A descriptor of a new map without a name; it lives as long as something refers to it."""
+    return _call(MAP_CREATE, struct.pack("=IIIII", kind, key_size, value_size, entries, flags))
+
+
+def map_by_id(identifier: int) -> int:
+    """A descriptor of a map, as of one that another map holds."""
+    return _call(MAP_BY_ID, struct.pack("=II", identifier, 0))
 
 
 def possible_cpus() -> int:

@@ -7,17 +7,40 @@ What is in force is read back from the maps, so an agent that restarts continues
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from bpf import layout, loader
 from bpf import sys as bpf
 from bpf.reasons import CODES, REASONS
+from bpf.service_tables import Service, ServiceTables
+from bpf.slots import Backend
+from bpf.tracking import Tracked, TrackingTables
 from infra.config import Config
 
+__all__ = [
+    "ALLOW",
+    "AUDIT",
+    "DENY",
+    "EGRESS",
+    "INGRESS",
+    "Backend",
+    "External",
+    "Flow",
+    "Learned",
+    "Limit",
+    "Policy",
+    "Service",
+    "Tables",
+    "Tracked",
+    "Usage",
+]
+
 EGRESS, INGRESS = 0, 1
-ALLOW, DENY = 1, 2
+ALLOW, DENY, AUDIT = 1, 2, 3
+#: Of equal entries the one that rules: deny beats allow, allow beats audit.
+_RANK = {AUDIT: 0, ALLOW: 1, DENY: 2}
 
 
 class Policy(NamedTuple):
@@ -41,19 +64,35 @@ class External(NamedTuple):
     rule: int
 
 
-class Service(NamedTuple):
-    """A service address and port as ``consumer`` (0: anybody) sees it; backends are (address, port)."""
+class Limit(NamedTuple):
+    """What a component may use: bytes and new connections per second for each direction, TCP
+    connections open at once. 0: no limit."""
 
-    consumer: int
+    out_bytes: int = 0
+    in_bytes: int = 0
+    new_connections: int = 0
+    connections: int = 0
+
+
+class Usage(NamedTuple):
+    """What a component uses at this moment."""
+
+    connections: int
+
+
+class Learned(NamedTuple):
+    """An address that a consumer may reach because of the name it asked for."""
+
+    identity: int
     address: str
     port: int
     protocol: int
-    backends: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
 class Flow:
-    """Aggregated flows since the last drain."""
+    """Aggregated flows since the last drain. One that is allowed and has a reason is audited: it passed,
+    and without the audit it would have been refused for that."""
 
     source: int
     destination: int
@@ -68,7 +107,7 @@ class Flow:
     bytes: int
 
 
-class Tables:
+class Tables(ServiceTables, TrackingTables):
     """The maps of an installation, opened from their pins. One instance for each thread."""
 
     def __init__(self, config: Config) -> None:
@@ -81,8 +120,6 @@ class Tables:
             for name, (key, value) in layout.MAPS.items()
         }
         self.configure(config)
-
-    _next_service: int
 
     def close(self) -> None:
         for opened in self._maps.values():
@@ -102,15 +139,26 @@ class Tables:
         self._maps["config"].set(layout.U32.pack(0), value)
 
     # Interfaces and addresses.
-    def set_endpoint(self, ifindex: int, identity: int, mac: bytes, host_mac: bytes, cookie: int = 0) -> None:
+    def set_endpoint(
+        self,
+        ifindex: int,
+        identity: int,
+        mac: bytes,
+        host_mac: bytes,
+        cookie: int = 0,
+        translate: bool = True,
+    ) -> None:
         """Make an interface known. ``identity`` is what spoofed packets are reported under.
 
-        With a namespace ``cookie`` the socket hooks serve the namespace too.
+        With a namespace ``cookie`` the socket hooks serve the namespace too; unless ``translate``,
+        they leave service addresses as they are, which tc then drops.
         """
         value = layout.ENDPOINT.pack(identity, 0, mac, host_mac)
+        self.ensure_conntrack(ifindex)
         self._maps["endpoints"].set(layout.U32.pack(ifindex), value)
         if cookie:
-            self._maps["callers"].set(layout.U64.pack(cookie), layout.CALLER.pack(identity, ifindex))
+            flags = 0 if translate else layout.CALLER_UNTRANSLATED
+            self._maps["callers"].set(layout.U64.pack(cookie), layout.CALLER.pack(identity, ifindex, flags))
 
     def forget_caller(self, cookie: int) -> None:
         """Leave the sockets of a namespace alone; what they send is judged on the wire as before."""
@@ -124,7 +172,7 @@ class Tables:
         for key, value in self._maps["ipcache"].items():
             if layout.OWNER.unpack(value)[1] == ifindex:
                 self._maps["ipcache"].delete(key)
-        self.purge_conntrack(ifindex)
+        self.drop_conntrack(ifindex)
 
     def endpoints(self) -> dict[int, int]:
         """Interface index → identity."""
@@ -149,31 +197,37 @@ class Tables:
             for key, value in self._maps["ipcache"].items()
         }
 
-    def purge_conntrack(self, ifindex: int) -> None:
-        """Forget the flows of an interface, before its address is given again."""
-        for key in self._maps["conntrack"].keys():
-            if layout.FLOW_ID.unpack(key)[0] == ifindex:
-                self._maps["conntrack"].delete(key)
-
     # Policy.
     def apply_identity(
-        self, identity: int, cell: int, policy: Iterable[Policy], external: Iterable[External] = ()
+        self,
+        identity: int,
+        cell: int,
+        policy: Iterable[Policy],
+        external: Iterable[External] = (),
+        above_floor: bool = False,
     ) -> bool:
         """Put exactly these entries in force for an identity; whether anything changed.
 
+        ``above_floor`` is for the resolver alone: its networks are judged before the floor.
         Raises ``OSError`` if a map is full; then the earlier entries stay in force.
         """
         wanted = {
-            p[:4]: (p.rule, p.verdict) for p in sorted(map(Policy._make, policy), key=lambda p: p.verdict)
+            p[:4]: (p.rule, p.verdict)
+            for p in sorted(map(Policy._make, policy), key=lambda p: _RANK[p.verdict])
         }
-        outside = {e[:3]: (e.rule, e.verdict) for e in map(External._make, external)}
+        outside = {
+            e[:3]: (e.rule, e.verdict)
+            for e in sorted(map(External._make, external), key=lambda e: _RANK[e.verdict])
+        }
         key = layout.U32.pack(identity)
+        flags = layout.IDENTITY_ABOVE_FLOOR if above_floor else 0
         current = self._maps["identities"].get(key)
-        epoch = layout.IDENTITY.unpack(current)[0] if current else 0
+        epoch, _, known_flags = layout.IDENTITY.unpack(current) if current else (0, 0, 0)
         # Reading the index also removes what a crash left under epochs that aren't in force.
         old_policy, old_external = self._index.get(identity, ({}, {}))
-        if current and (old_policy, old_external) == (wanted, outside):
+        if current and (old_policy, old_external, known_flags) == (wanted, outside, flags):
             return False
+        self._maps["usages"].add(key, bytes(layout.USAGE.size))
         fresh = (epoch + 1) % 2**32
         try:
             for (remote, port, protocol, direction), value in wanted.items():
@@ -185,15 +239,17 @@ class Tables:
         except OSError:
             self._drop_epoch(identity, fresh, wanted, outside)
             raise
-        self._maps["identities"].set(key, layout.IDENTITY.pack(fresh, cell))
+        self._maps["identities"].set(key, layout.IDENTITY.pack(fresh, cell, flags))
         self._drop_epoch(identity, epoch, old_policy, old_external)
         self._index[identity] = (wanted, outside)
         return True
 
     def remove_identity(self, identity: int) -> None:
         """Nothing is allowed to or from this identity any more."""
-        current = self._maps["identities"].get(layout.U32.pack(identity))
-        self._maps["identities"].delete(layout.U32.pack(identity))
+        key = layout.U32.pack(identity)
+        current = self._maps["identities"].get(key)
+        for name in ("identities", "usages", "limits"):
+            self._maps[name].delete(key)
         if current:
             policy, external = self._index.pop(identity, ({}, {}))
             self._drop_epoch(identity, layout.IDENTITY.unpack(current)[0], policy, external)
@@ -256,67 +312,48 @@ class Tables:
             if key not in wanted:
                 floor.delete(key)
 
-    # Services.
-    def set_services(self, services: Iterable[Service]) -> int:
-        """Put exactly these services in force; the number that changed."""
+    # Limits.
+    def set_limits(self, limits: Mapping[int, Limit]) -> None:
+        """Put exactly these limits in force, by identity."""
         wanted = {
-            layout.SERVICE_KEY.pack(
-                s.consumer, layout.pack_address(s.address), s.port, s.protocol
-            ): s.backends
-            for s in services
+            layout.U32.pack(identity): _limit(limit) for identity, limit in limits.items() if any(limit)
         }
-        state = self._services
-        changed = 0
-        for key, backends in wanted.items():
-            if state.get(key, (0, None))[1] != backends:
-                self._swap_service(key, backends)
-                changed += 1
-        for key in [known for known in state if known not in wanted]:
-            identifier, backends = state.pop(key)
-            self._maps["services"].delete(key)
-            self._drop_backends(identifier, len(backends))
-            changed += 1
-        return changed
+        table = self._maps["limits"]
+        for key, value in wanted.items():
+            if table.get(key) != value:
+                table.set(key, value)
+        for key in table.keys():
+            if key not in wanted:
+                table.delete(key)
 
-    def _swap_service(self, key: bytes, backends: tuple[tuple[str, int], ...]) -> None:
-        """Fresh backends first, then the one update that points to them."""
-        self._next_service = (self._next_service + 1) % 2**32
-        identifier = self._next_service
-        for slot, (address, port) in enumerate(backends):
-            value = layout.BACKEND.pack(layout.pack_address(address), port)
-            self._maps["backends"].set(layout.BACKEND_KEY.pack(identifier, slot), value)
-        self._maps["services"].set(key, layout.SERVICE.pack(identifier, len(backends)))
-        old = self._services.get(key)
-        self._services[key] = (identifier, backends)
-        if old:
-            self._drop_backends(old[0], len(old[1]))
+    def usage(self) -> dict[int, Usage]:
+        """What each identity uses."""
+        return {
+            layout.U32.unpack(key)[0]: Usage(layout.USAGE.unpack(value)[4])
+            for key, value in self._maps["usages"].items()
+        }
 
-    def _drop_backends(self, identifier: int, number: int) -> None:
-        for slot in range(number):
-            self._maps["backends"].delete(layout.BACKEND_KEY.pack(identifier, slot))
+    # Addresses behind names.
+    def learn(self, identity: int, address: str, port: int, protocol: int, rule: int) -> None:
+        """Let a consumer reach an external address. Raises ``OSError`` if the table is full."""
+        key = layout.LEARNED_KEY.pack(identity, port, protocol, layout.pack_address(address))
+        value = layout.RULE.pack(rule, ALLOW)
+        if self._maps["learned"].get(key) != value:
+            self._maps["learned"].set(key, value)
 
-    @property
-    def _services(self) -> dict[bytes, tuple[int, tuple]]:
-        """Services in force: key → (id, backends); read once from the kernel, then kept."""
-        if not hasattr(self, "_cached_services"):
-            found: dict[bytes, tuple[int, tuple]] = {}
-            used: set[int] = set()
-            for key, value in self._maps["services"].items():
-                identifier, number = layout.SERVICE.unpack(value)
-                backends = []
-                for slot in range(number):
-                    raw = self._maps["backends"].get(layout.BACKEND_KEY.pack(identifier, slot))
-                    if raw:
-                        address, port = layout.BACKEND.unpack(raw)
-                        backends.append((layout.unpack_address(address), port))
-                found[key] = (identifier, tuple(backends))
-                used.add(identifier)
-            for key in self._maps["backends"].keys():
-                if layout.BACKEND_KEY.unpack(key)[0] not in used:
-                    self._maps["backends"].delete(key)
-            self._next_service = max(used, default=0)
-            self._cached_services = found
-        return self._cached_services
+    def forget_learned(self, identity: int, address: str, port: int, protocol: int) -> None:
+        """Take it back; flows that it let pass end with their next packet."""
+        key = layout.LEARNED_KEY.pack(identity, port, protocol, layout.pack_address(address))
+        self._maps["learned"].delete(key)
+
+    def learned(self) -> dict[Learned, int]:
+        """What is in force, and by which rule."""
+        found = {}
+        for key, value in self._maps["learned"].items():
+            identity, port, protocol, raw = layout.LEARNED_KEY.unpack(key)
+            address = layout.unpack_address(raw)
+            found[Learned(identity, address, port, protocol)] = layout.RULE.unpack(value)[0]
+        return found
 
     # What the programs saw.
     def drain_flows(self, mine: Callable[[int], bool] = lambda source: True) -> list[Flow]:
@@ -325,10 +362,9 @@ class Tables:
         for key in self._maps["edges"].keys():
             if not mine(layout.EDGE.unpack(key)[0]):
                 continue
-            value = self._maps["edges"].get(key)
+            value = self._maps["edges"].take(key)
             if value is None:
                 continue
-            self._maps["edges"].delete(key)
             source, destination, raw, port, protocol, direction, verdict, reason, _ = layout.EDGE.unpack(key)
             packets, size, _last, rule, _ = layout.EDGE_COUNT.unpack(value)
             flows.append(
@@ -339,7 +375,7 @@ class Tables:
                     port=port,
                     protocol=protocol,
                     direction=direction,
-                    allowed=verdict == ALLOW,
+                    allowed=verdict != DENY,
                     reason=REASONS[reason].code if reason in REASONS else f"REASON_{reason}",
                     rule=rule,
                     packets=packets,
@@ -360,10 +396,23 @@ class Tables:
 
     def pressure(self) -> dict[str, float]:
         """How full the maps are that the agent fills, 0 to 1."""
-        return {
-            name: len(self._maps[name].keys()) / self._maps[name].max_entries
-            for name in ("endpoints", "ipcache", "identities", "services")
+        used = {
+            "policy": sum(len(policy) for policy, _ in self._index.values()),
+            "external": sum(len(external) for _, external in self._index.values()),
+            "services": len(self._services),
+            "backends": sum(len(service.slots) for service in self._services.values()),
+        } | {
+            name: len(self._maps[name].keys())
+            for name in ("endpoints", "callers", "ipcache", "identities", "learned", "limits")
         }
+        return {name: number / self._maps[name].max_entries for name, number in used.items()}
+
+
+def _limit(limit: Limit) -> bytes:
+    """A bucket may run ahead by a tenth of a second, and by two of the largest packets at least."""
+    rates = (limit.out_bytes, limit.in_bytes)
+    bursts = [max(100_000_000, 2 * 65536 * 10**9 // rate) if rate else 0 for rate in rates]
+    return layout.LIMIT.pack(*rates, *bursts, limit.new_connections, limit.connections)
 
 
 def _network(prefix: int, raw: bytes) -> str:

@@ -18,11 +18,13 @@
 #include "lib/policy.h"
 #include "lib/flows.h"
 #include "lib/conntrack.h"
+#include "lib/limits.h"
 
 /* One packet as one side of a veth sees it. */
 struct view {
 	struct flow_id id;
 	struct identity local;
+	void *table;			/* the endpoint's flows */
 	__u32 local_identity, remote_identity;
 	__u32 outside;			/* the remote address isn't the platform's */
 	__u32 direction;
@@ -30,16 +32,16 @@ struct view {
 
 static inline __u16 service_port(const struct view *w, __u32 initiator)
 {
+	if (w->id.protocol == IPPROTO_ICMP || w->id.protocol == IPPROTO_ICMPV6)
+		return 0;
 	return initiator == DIRECTION_EGRESS ? w->id.remote_port : w->id.local_port;
 }
 
 static inline void judge(const struct view *w, __u32 initiator, struct verdict *v)
 {
 	__u16 port = service_port(w, initiator);
-	if (w->id.protocol == IPPROTO_ICMP || w->id.protocol == IPPROTO_ICMPV6)
-		port = 0;
 	if (w->outside && initiator == DIRECTION_EGRESS)
-		judge_external(w->local_identity, w->local.epoch, &w->id.remote, port, w->id.protocol, v);
+		judge_external(w->local_identity, &w->local, &w->id.remote, port, w->id.protocol, v);
 	else
 		judge_identity(w->local_identity, w->local.epoch, w->remote_identity, port, w->id.protocol,
 			       initiator, v);
@@ -52,44 +54,16 @@ static inline void account(const struct view *w, __u32 initiator, const struct v
 	record(source, destination, &w->id.remote, service_port(w, initiator), w->id.protocol, initiator, v, bytes);
 }
 
-/* A first fragment's verdict goes for the rest. */
-static inline int remember_fragment(const struct packet *p, __u32 ifindex)
-{
-	struct fragment_key k = {};
-	struct fragment f = {};
-	k.source = p->source;
-	k.destination = p->destination;
-	k.ifindex = ifindex;
-	k.id = p->fragment_id;
-	k.protocol = p->protocol;
-	f.at = bpf_ktime_get_ns();
-	f.ok = 1;
-	if (map_update(fragments, &k, &f) < 0)
-		count(COUNT_FRAGMENTS_FULL);
-	return TC_ACT_OK;
-}
-
-static inline int fragment_passes(const struct packet *p, __u32 ifindex)
-{
-	struct fragment_key k = {};
-	k.source = p->source;
-	k.destination = p->destination;
-	k.ifindex = ifindex;
-	k.id = p->fragment_id;
-	k.protocol = p->protocol;
-	struct fragment *f = map_lookup(fragments, &k);
-	return f && f->ok && bpf_ktime_get_ns() - f->at < 30 * SECOND;
-}
-
 /* Judge a packet whose two ends are known. Returns TC_ACT_OK or TC_ACT_SHOT. */
 static inline int decide(struct __sk_buff *skb, const struct packet *p, struct view *w)
 {
 	struct verdict v = {};
 	__u64 now = bpf_ktime_get_ns();
-	__u32 opening = p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
-	__u32 initiator = w->direction;
+	__u32 tcp = p->protocol == IPPROTO_TCP;
+	__u32 opening = tcp && (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
+	__u32 initiator = w->direction, keep = 0, opens = 0;
 
-	struct flow_state *s = map_lookup(conntrack, &w->id);
+	struct flow_state *s = inner_lookup(w->table, &w->id);
 	if (s && is_stale(s, w->id.protocol, now))
 		s = 0;
 	/* A SYN against the recorded direction is somebody opening a flow of their own. */
@@ -98,27 +72,31 @@ static inline int decide(struct __sk_buff *skb, const struct packet *p, struct v
 	if (s) {
 		initiator = s->initiator;
 		v.rule = s->rule;
-		int fresh_enough = s->epoch == w->local.epoch && s->remote == w->remote_identity;
-		if (fresh_enough && w->outside && initiator == DIRECTION_EGRESS)
-			v.reason = floor_of(&w->id.remote);
-		else if (!fresh_enough)
+		v.audit = s->audit;
+		int fresh_enough = s->epoch == w->local.epoch && s->remote == w->remote_identity &&
+				   !(s->flags & FLOW_LEARNED);
+		if (!fresh_enough) {
+			v.audit = 0;
 			judge(w, initiator, &v);
-		if (v.reason) {
-			map_delete(conntrack, &w->id);
-			if (!fresh_enough && v.reason == REASON_NO_RULE)
+			keep = 1;
+			if (v.reason == REASON_NO_RULE || v.reason == REASON_EGRESS)
 				v.reason = REASON_REVOKED;
-		} else if (!fresh_enough) {
-			remember(&w->id, w->local.epoch, w->remote_identity, v.rule, initiator);
-		} else if (now - s->last > SECOND) {
-			s->last = now;
+		} else {
+			if (w->outside && initiator == DIRECTION_EGRESS && !(w->local.flags & IDENTITY_ABOVE_FLOOR))
+				v.reason = floor_of(&w->id.remote);
+			if (now - s->last > SECOND)
+				s->last = now;
 		}
+		if (v.reason)
+			inner_delete(w->table, &w->id);
+		opens = opening;
 	} else {
 		if (p->icmp_reply)
 			v.reason = REASON_ICMP;
 		else
 			judge(w, initiator, &v);
 		/* A TCP packet in the middle of a flow that was forgotten may belong to either side's. */
-		if (v.reason && p->protocol == IPPROTO_TCP && !(p->tcp_flags & TCP_SYN && !(p->tcp_flags & TCP_ACK))) {
+		if (v.reason && tcp && !(p->tcp_flags & TCP_SYN && !(p->tcp_flags & TCP_ACK))) {
 			struct verdict other = {};
 			__u32 reverse = !w->direction;
 			judge(w, reverse, &other);
@@ -127,14 +105,36 @@ static inline int decide(struct __sk_buff *skb, const struct packet *p, struct v
 				initiator = reverse;
 			}
 		}
-		if (!v.reason)
-			remember(&w->id, w->local.epoch, w->remote_identity, v.rule, initiator);
+		keep = 1;
+		opens = opening || !tcp;
 	}
+	if (!v.reason)
+		v.reason = within_limits(w->local_identity, w->direction, opens, tcp, skb->len, now);
+	if (!v.reason && keep)
+		remember(w->table, &w->id, w->local.epoch, w->remote_identity, &v, initiator, now);
 	if (v.reason || initiator == w->direction)
 		account(w, initiator, &v, skb->len);
 	if (v.reason)
 		return TC_ACT_SHOT;
-	return p->fragment == FRAGMENT_FIRST ? remember_fragment(p, w->id.ifindex) : TC_ACT_OK;
+	if (p->fragment == FRAGMENT_FIRST)
+		remember_fragment(w->table, p, w->direction);
+	return TC_ACT_OK;
+}
+
+/* What follows a first fragment that passed. */
+static inline int decide_fragment(struct __sk_buff *skb, const struct packet *p, struct view *w)
+{
+	struct verdict v = {};
+	if (!fragment_passes(w->table, p, w->direction))
+		v.reason = REASON_FRAGMENT;
+	else
+		v.reason = within_limits(w->local_identity, w->direction, 0, 0, skb->len, bpf_ktime_get_ns());
+	if (!v.reason)
+		return TC_ACT_OK;
+	__u32 egress = w->direction == DIRECTION_EGRESS;
+	record(egress ? w->local_identity : w->remote_identity, egress ? w->remote_identity : w->local_identity,
+	       egress ? &p->destination : &p->source, 0, p->protocol, w->direction, &v, skb->len);
+	return TC_ACT_SHOT;
 }
 
 /* An ICMP error passes if it is about a flow that exists. */
@@ -145,7 +145,6 @@ static inline int decide_error(struct __sk_buff *skb, const struct packet *p, st
 	v.reason = read_inner(skb, p, &inner);
 	if (!v.reason) {
 		struct flow_id id = {};
-		id.ifindex = w->id.ifindex;
 		id.protocol = inner.protocol;
 		if (w->direction == DIRECTION_INGRESS) {
 			id.local = inner.source;
@@ -158,7 +157,7 @@ static inline int decide_error(struct __sk_buff *skb, const struct packet *p, st
 			id.local_port = inner.destination_port;
 			id.remote_port = inner.source_port;
 		}
-		if (map_lookup(conntrack, &id) && same(&id.local, &w->id.local))
+		if (inner_lookup(w->table, &id) && same(&id.local, &w->id.local))
 			return TC_ACT_OK;
 		v.reason = REASON_ICMP;
 	}
@@ -189,7 +188,8 @@ int from_workload(struct __sk_buff *skb)
 	__u8 macs[12] = {};
 	struct endpoint *e = map_lookup(endpoints, &ifindex);
 	struct config *c = map_lookup(config, &zero);
-	if (!e || !c)
+	w.table = map_lookup(conntrack, &ifindex);
+	if (!e || !c || !w.table)
 		return refuse(skb, &p, 0, 0, REASON_NOT_READY, DIRECTION_EGRESS);
 	__u32 reason = read_packet(skb, &p);
 	/* Who sends: the address must be this interface's own. */
@@ -231,13 +231,9 @@ int from_workload(struct __sk_buff *skb)
 		if (floor_of(&p.destination) == REASON_NODE)
 			w.remote_identity = IDENTITY_NODE;
 	}
-	if (p.fragment == FRAGMENT_LATER) {
-		if (fragment_passes(&p, ifindex))
-			return TC_ACT_OK;
-		return refuse(skb, &p, claimed, w.remote_identity, REASON_FRAGMENT, DIRECTION_EGRESS);
-	}
 	w.direction = DIRECTION_EGRESS;
-	w.id.ifindex = ifindex;
+	if (p.fragment == FRAGMENT_LATER)
+		return decide_fragment(skb, &p, &w);
 	w.id.local = p.source;
 	w.id.remote = p.destination;
 	w.id.local_port = p.source_port;
@@ -253,7 +249,8 @@ int to_workload(struct __sk_buff *skb)
 	__u32 zero = 0, ifindex = skb->ifindex;
 	struct endpoint *e = map_lookup(endpoints, &ifindex);
 	struct config *c = map_lookup(config, &zero);
-	if (!e || !c)
+	w.table = map_lookup(conntrack, &ifindex);
+	if (!e || !c || !w.table)
 		return refuse(skb, &p, 0, 0, REASON_NOT_READY, DIRECTION_INGRESS);
 	__u32 reason = read_packet(skb, &p);
 	if (reason)
@@ -285,13 +282,9 @@ int to_workload(struct __sk_buff *skb)
 			w.remote_identity = IDENTITY_NODE;
 		}
 	}
-	if (p.fragment == FRAGMENT_LATER) {
-		if (fragment_passes(&p, ifindex))
-			return TC_ACT_OK;
-		return refuse(skb, &p, w.remote_identity, w.local_identity, REASON_FRAGMENT, DIRECTION_INGRESS);
-	}
 	w.direction = DIRECTION_INGRESS;
-	w.id.ifindex = ifindex;
+	if (p.fragment == FRAGMENT_LATER)
+		return decide_fragment(skb, &p, &w);
 	w.id.local = p.destination;
 	w.id.remote = p.source;
 	w.id.local_port = p.destination_port;

@@ -1,6 +1,10 @@
 /* Counting: who talked to whom, what was refused and why. */
 #pragma once
 
+/* New rows of one identity in a window; what is beyond shares a row for each reason and peer. */
+#define MOST_ROWS 1024
+#define ROWS_WINDOW (2 * SECOND)
+
 static inline void record(__u32 source, __u32 destination, const struct address *remote, __u16 port,
 			  __u8 protocol, __u8 direction, const struct verdict *v, __u32 bytes)
 {
@@ -10,12 +14,27 @@ static inline void record(__u32 source, __u32 destination, const struct address 
 	k.port = port;
 	k.protocol = protocol;
 	k.direction = direction;
-	k.verdict = v->reason ? VERDICT_DENY : VERDICT_ALLOW;
-	k.reason = v->reason;
-	if (v->reason && remote)
+	k.verdict = v->reason ? VERDICT_DENY : v->audit ? VERDICT_AUDIT : VERDICT_ALLOW;
+	k.reason = v->reason ? v->reason : v->audit;
+	if (k.reason && remote)
 		k.remote = *remote;
 	__u64 now = bpf_ktime_get_ns();
 	struct edge_count *c = map_lookup(edges, &k);
+	if (!c) {
+		__u32 local = direction == DIRECTION_EGRESS ? source : destination;
+		struct usage *u = map_lookup(usages, &local);
+		if (u && now - u->rows_since > ROWS_WINDOW) {
+			u->rows_since = now;
+			u->rows = 0;
+		}
+		if (u && u->rows >= MOST_ROWS) {
+			k.remote.w[0] = k.remote.w[1] = k.remote.w[2] = k.remote.w[3] = 0;
+			k.port = 0;
+			c = map_lookup(edges, &k);
+		} else if (u) {
+			__sync_fetch_and_add(&u->rows, 1);
+		}
+	}
 	if (c) {
 		__sync_fetch_and_add(&c->packets, 1);
 		__sync_fetch_and_add(&c->bytes, bytes);

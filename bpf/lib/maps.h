@@ -21,14 +21,25 @@ CY_MAP("lpm_trie", struct floor_key, __u32, floor_prefixes, 4096, BPF_F_NO_PREAL
 /* Agent writes, socket hooks read. */
 CY_MAP("hash", struct service_key, struct service, services, 262144, BPF_F_NO_PREALLOC)
 CY_MAP("hash", struct backend_key, struct backend, backends, 262144, BPF_F_NO_PREALLOC)
-/* tc writes and reads. The oldest entry makes room: TCP is then judged anew, UDP replies are lost. */
-CY_MAP("lru_hash", struct flow_id, struct flow_state, conntrack, 262144, 0)
-CY_MAP("lru_hash", struct fragment_key, struct fragment, fragments, 8192, 0)
-/* Programs write, the agent drains. A row that is evicted before that is a lost count, not a lost verdict. */
-CY_MAP("lru_hash", struct edge, struct edge_count, edges, 65536, 0)
+/* Backends that callers stay with, by set. Agent writes, socket hooks read. */
+CY_MAP("hash", struct member_key, __u32, members, 262144, BPF_F_NO_PREALLOC)
+/* Socket hooks write and read. The oldest entry makes room: its caller is given any backend at its next call. */
+CY_MAP("lru_hash", struct affinity_key, struct affinity, affinity, 65536, 0)
+/* Addresses behind names. Agent writes; all read. Full: the name isn't answered. */
+CY_MAP("hash", struct learned_key, struct rule, learned, 262144, BPF_F_NO_PREALLOC)
+/* Agent writes; tc and socket hooks read. */
+CY_MAP("hash", __u32, struct limit, limits, 65536, BPF_F_NO_PREALLOC)
+/* One for each identity. Agent makes and removes; programs write. */
+CY_MAP("hash", __u32, struct usage, usages, 65536, BPF_F_NO_PREALLOC)
+/* A table of flows for each endpoint, so that nobody pushes out another's. Agent makes them; tc writes
+ * and reads. The oldest entry makes room: TCP is then judged anew, UDP replies are lost. */
+CY_MAP_OF_MAPS(__u32, "lru_hash", struct flow_id, struct flow_state, conntrack, 16384, 4096)
+/* Programs write, the agent drains. Full: counted, the verdict stands. */
+CY_MAP("hash", struct edge, struct edge_count, edges, 131072, BPF_F_NO_PREALLOC)
 /* Programs count failures; the agent reports any as a problem of the node. */
 CY_MAP("percpu_array", __u32, __u64, counters, 16, 0)
 CY_STORAGE(translated, struct translations)
+CY_STORAGE(counted, struct counted)
 
 #define COUNT_CONNTRACK_FULL 0
 #define COUNT_FRAGMENTS_FULL 1
@@ -37,6 +48,7 @@ CY_STORAGE(translated, struct translations)
 #define COUNT_BACKEND_MISSING 4
 #define COUNT_CONFIG_MISSING 5
 #define COUNT_REWRITE_FAILED 6
+#define COUNT_TRANSLATIONS_FULL 7
 
 static inline void count(__u32 what)
 {

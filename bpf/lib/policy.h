@@ -1,39 +1,68 @@
 /* The verdict on one edge: tables only, no packet. */
 #pragma once
 
+#define SECOND 1000000000ULL
+
 #define DIRECTION_EGRESS 0
 #define DIRECTION_INGRESS 1
 #define VERDICT_ALLOW 1
 #define VERDICT_DENY 2
+#define VERDICT_AUDIT 3			/* passes, and is reported as what would have been refused */
 
 #define IDENTITY_ANY 0
 #define IDENTITY_NODE 1
 #define IDENTITY_WORLD 2
 
 struct verdict {
-	__u32 reason;			/* REASON_OK: allowed */
+	__u32 reason;			/* REASON_OK: passes */
 	__u32 rule;
+	__u32 audit;			/* where it passes for the record only: the reason to refuse it */
+	__u32 learned;			/* by an address behind a name */
 };
 
-static inline void consider(struct policy_key *k, struct verdict *v, int *denied, int *allowed)
+/* What the entries that were found say, and the rule of the first that says so. */
+#define VOTE(verdict) (1 << (verdict))
+struct votes {
+	__u32 seen;
+	__u32 rule[4];			/* by verdict */
+};
+
+static inline void consider(const struct rule *r, struct votes *found)
 {
-	struct rule *r = map_lookup(policy, k);
 	if (!r)
 		return;
-	if (r->verdict == VERDICT_DENY && !*denied) {
-		*denied = 1;
-		v->rule = r->rule;
-	} else if (r->verdict == VERDICT_ALLOW && !*allowed && !*denied) {
-		*allowed = 1;
-		v->rule = r->rule;
+	__u32 verdict = r->verdict & 3;
+	if (verdict == VERDICT_DENY && !(found->seen & VOTE(VERDICT_DENY)))
+		found->rule[VERDICT_DENY] = r->rule;
+	else if (verdict == VERDICT_ALLOW && !(found->seen & VOTE(VERDICT_ALLOW)))
+		found->rule[VERDICT_ALLOW] = r->rule;
+	else if (verdict == VERDICT_AUDIT && !(found->seen & VOTE(VERDICT_AUDIT)))
+		found->rule[VERDICT_AUDIT] = r->rule;
+	found->seen |= VOTE(verdict);
+}
+
+/* Deny beats allow, allow beats audit; `otherwise` is the reason where nobody spoke. */
+static inline void settle(const struct votes *found, __u32 otherwise, struct verdict *v)
+{
+	v->reason = REASON_OK;
+	if (found->seen & VOTE(VERDICT_DENY)) {
+		v->rule = found->rule[VERDICT_DENY];
+		v->reason = REASON_DENIED;
+	} else if (found->seen & VOTE(VERDICT_ALLOW)) {
+		v->rule = found->rule[VERDICT_ALLOW];
+	} else if (found->seen & VOTE(VERDICT_AUDIT)) {
+		v->rule = found->rule[VERDICT_AUDIT];
+		v->audit = otherwise;
+	} else {
+		v->reason = otherwise;
 	}
 }
 
-/* Identity against identity. Named and unnamed peers and ports are all looked up: deny beats allow. */
+/* Identity against identity. Named and unnamed peers and ports are all looked up. */
 static inline void judge_identity(__u32 local, __u32 epoch, __u32 remote, __u16 port, __u8 protocol,
 				  __u8 direction, struct verdict *v)
 {
-	int denied = 0, allowed = 0;
+	struct votes found = {};
 	struct policy_key k = {};
 	k.identity = local;
 	k.epoch = epoch;
@@ -41,14 +70,14 @@ static inline void judge_identity(__u32 local, __u32 epoch, __u32 remote, __u16 
 	k.port = port;
 	k.protocol = protocol;
 	k.direction = direction;
-	consider(&k, v, &denied, &allowed);
+	consider(map_lookup(policy, &k), &found);
 	k.port = 0;
-	consider(&k, v, &denied, &allowed);
+	consider(map_lookup(policy, &k), &found);
 	k.remote = IDENTITY_ANY;
-	consider(&k, v, &denied, &allowed);
+	consider(map_lookup(policy, &k), &found);
 	k.port = port;
-	consider(&k, v, &denied, &allowed);
-	v->reason = denied ? REASON_DENIED : allowed ? REASON_OK : REASON_NO_RULE;
+	consider(map_lookup(policy, &k), &found);
+	settle(&found, REASON_NO_RULE, v);
 }
 
 /* What no tenant opens; the value is a reason. */
@@ -61,29 +90,42 @@ static inline __u32 floor_of(const struct address *a)
 	return reason ? *reason : 0;
 }
 
-/* Egress to a network outside. The floor is judged first. */
-static inline void judge_external(__u32 local, __u32 epoch, const struct address *to, __u16 port,
+/* Egress to a network outside. The floor is judged first, but for who stands above it. */
+static inline void judge_external(__u32 local, const struct identity *i, const struct address *to, __u16 port,
 				  __u8 protocol, struct verdict *v)
 {
-	v->reason = floor_of(to);
-	if (v->reason)
-		return;
+	if (!(i->flags & IDENTITY_ABOVE_FLOOR)) {
+		v->reason = floor_of(to);
+		if (v->reason)
+			return;
+	}
+	struct votes found = {};
 	struct external_key k = {};
 	k.prefixlen = 96 + 128;
 	k.identity = local;
-	k.epoch = epoch;
+	k.epoch = i->epoch;
 	k.port = port;
 	k.protocol = protocol;
 	k.address = *to;
-	struct rule *named = map_lookup(external, &k);
+	consider(map_lookup(external, &k), &found);
 	k.port = 0;
-	struct rule *any = map_lookup(external, &k);
-	struct rule *r = named && named->verdict == VERDICT_DENY ? named : any && any->verdict == VERDICT_DENY ? any
-			 : named ? named : any;
-	if (!r) {
-		v->reason = REASON_EGRESS;
-		return;
+	consider(map_lookup(external, &k), &found);
+	if (!(found.seen & (VOTE(VERDICT_DENY) | VOTE(VERDICT_ALLOW)))) {
+		struct learned_key n = {};
+		n.identity = local;
+		n.port = port;
+		n.protocol = protocol;
+		n.address = *to;
+		struct rule *r = map_lookup(learned, &n);
+		if (r) {
+			consider(r, &found);
+			v->learned = 1;
+		}
 	}
-	v->rule = r->rule;
-	v->reason = r->verdict == VERDICT_ALLOW ? REASON_OK : REASON_DENIED;
+	settle(&found, REASON_EGRESS, v);
+	if (v->reason == REASON_EGRESS && i->flags & IDENTITY_ABOVE_FLOOR) {
+		__u32 floored = floor_of(to);
+		if (floored)
+			v->reason = floored;
+	}
 }

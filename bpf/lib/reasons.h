@@ -26,3 +26,9 @@
 #define REASON_NODE 22
 #define REASON_REVOKED 23
 #define REASON_NAME 24		/* the resolver's; no program gives it */
+#define REASON_BANDWIDTH 25
+#define REASON_RATE 26
+#define REASON_CONNECTIONS 27
+#define REASON_QUOTA 28
+#define REASON_EDGE_DENIED 29
+#define REASON_EDGE_RATE 30

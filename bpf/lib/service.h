@@ -14,9 +14,10 @@ static inline struct caller *caller_of(struct bpf_sock_addr *ctx)
 	return map_lookup(callers, &cookie);
 }
 
-/* Remember a translation in the socket itself: an LRU could forget it while the socket lives. */
+/* Remember a translation in the socket itself: an LRU could forget it while the socket lives. A socket
+ * has one for each service address, so that replies are always known. */
 static inline void note(struct bpf_sock_addr *ctx, const struct address *service, __u16 service_port,
-			const struct address *backend, __u16 backend_port)
+			const struct address *backend, __u16 backend_port, __u32 set)
 {
 	if (!ctx->sk)
 		return;
@@ -25,23 +26,46 @@ static inline void note(struct bpf_sock_addr *ctx, const struct address *service
 		count(COUNT_STORAGE_FAILED);
 		return;
 	}
+	struct translation *s = 0;
 	int i;
 #pragma unroll
 	for (i = 0; i < TRANSLATIONS; i++) {
-		struct translation *s = &t->slot[i];
-		if (s->used && same(&s->backend, backend) && s->backend_port == backend_port) {
-			s->service = *service;
-			s->service_port = service_port;
-			return;
-		}
+		struct translation *known = &t->slot[i];
+		if (!s && (!known->set || (known->service_port == service_port && same(&known->service, service))))
+			s = known;
 	}
-	struct translation *s = &t->slot[t->next & (TRANSLATIONS - 1)];
+	if (!s) {
+		/* More services than slots: the oldest one's late replies come untranslated. */
+		count(COUNT_TRANSLATIONS_FULL);
+		s = &t->slot[t->next & (TRANSLATIONS - 1)];
+		t->next++;
+	}
 	s->service = *service;
 	s->backend = *backend;
 	s->service_port = service_port;
 	s->backend_port = backend_port;
-	s->used = 1;
-	t->next++;
+	s->set = set;
+}
+
+/* What a datagram socket chose before: it stays there as long as the set is the same. */
+static inline int chosen_before(struct bpf_sock_addr *ctx, struct address *to, __u16 *port, __u32 set)
+{
+	if (!ctx->sk)
+		return 0;
+	struct translations *t = storage_get(translated, ctx->sk, 0);
+	if (!t)
+		return 0;
+	int i;
+#pragma unroll
+	for (i = 0; i < TRANSLATIONS; i++) {
+		struct translation *s = &t->slot[i];
+		if (s->set == set && s->service_port == *port && same(&s->service, to)) {
+			*to = s->backend;
+			*port = s->backend_port;
+			return 1;
+		}
+	}
+	return 0;
 }
 
 static inline int find_service(struct bpf_sock_addr *ctx, const struct address *from, __u16 *port,
@@ -56,7 +80,7 @@ static inline int find_service(struct bpf_sock_addr *ctx, const struct address *
 #pragma unroll
 	for (i = 0; i < TRANSLATIONS; i++) {
 		struct translation *s = &t->slot[i];
-		if (s->used && s->backend_port == *port && same(&s->backend, from)) {
+		if (s->set && s->backend_port == *port && same(&s->backend, from)) {
 			*service = s->service;
 			*port = s->service_port;
 			return 1;
@@ -72,6 +96,59 @@ static inline int refuse_call(struct caller *me, __u32 remote, const struct addr
 	/* TCP clients understand a refusal; for datagrams there is no such answer but EPERM. */
 	bpf_set_retval(protocol == IPPROTO_TCP ? -ECONNREFUSED_ : -EPERM_);
 	return STEER_REFUSED;
+}
+
+static inline __u32 mix(__u64 cookie)
+{
+	cookie ^= cookie >> 33;
+	cookie *= 0xff51afd7ed558ccdULL;
+	cookie ^= cookie >> 33;
+	return (__u32)cookie;
+}
+
+/* A backend of the service, in place of `to` and `port`. 0: it has none. */
+static inline int choose(struct service *s, const struct service_key *k, __u64 cookie, struct address *to,
+			 __u16 *port)
+{
+	struct affinity_key a = {};
+	struct affinity *stay = 0;
+	__u64 now = 0;
+	if (s->affinity) {
+		now = bpf_ktime_get_ns();
+		a.cookie = cookie;
+		a.service = *k;
+		stay = map_lookup(affinity, &a);
+		if (stay && now - stay->last < s->affinity * SECOND) {
+			struct member_key m = {};
+			m.service = s->id;
+			m.port = stay->port;
+			m.address = stay->address;
+			if (map_lookup(members, &m)) {
+				stay->last = now;
+				*to = m.address;
+				*port = m.port;
+				return 1;
+			}
+		}
+	}
+	struct backend_key b = {};
+	b.service = s->id;
+	b.slot = (s->consistent ? mix(cookie) : bpf_get_prandom_u32()) % s->count;
+	struct backend *chosen = map_lookup(backends, &b);
+	if (!chosen) {
+		count(COUNT_BACKEND_MISSING);
+		return 0;
+	}
+	*to = chosen->address;
+	*port = chosen->port;
+	if (s->affinity) {
+		struct affinity fresh = {};
+		fresh.last = now;
+		fresh.address = *to;
+		fresh.port = *port;
+		map_update(affinity, &a, &fresh);
+	}
+	return 1;
 }
 
 /* Where a call goes: translated in place, left alone, or refused.
@@ -96,6 +173,8 @@ static inline int steer(struct bpf_sock_addr *ctx, struct caller *me, struct add
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
 		return STEER_NONE;
 	int range = range_of(c, to);
+	if (range == RANGE_SERVICES && me->flags & CALLER_UNTRANSLATED)
+		return STEER_NONE;	/* tc drops it and says so */
 	if (range == RANGE_SERVICES) {
 		struct address asked = *to;
 		__u16 asked_port = *port;
@@ -115,18 +194,13 @@ static inline int steer(struct bpf_sock_addr *ctx, struct caller *me, struct add
 			v.reason = s ? REASON_NO_BACKEND : REASON_NO_SERVICE;
 			return refuse_call(me, 0, &asked, asked_port, protocol, &v);
 		}
-		struct backend_key b = {};
-		b.service = s->id;
-		b.slot = bpf_get_prandom_u32() % s->count;
-		struct backend *chosen = map_lookup(backends, &b);
-		if (!chosen) {
-			count(COUNT_BACKEND_MISSING);
-			v.reason = REASON_NO_BACKEND;
-			return refuse_call(me, 0, &asked, asked_port, protocol, &v);
+		if (connecting || !chosen_before(ctx, to, port, s->id)) {
+			if (!choose(s, &k, bpf_get_netns_cookie(ctx), to, port)) {
+				v.reason = REASON_NO_BACKEND;
+				return refuse_call(me, 0, &asked, asked_port, protocol, &v);
+			}
+			note(ctx, &asked, asked_port, to, *port, s->id);
 		}
-		*to = chosen->address;
-		*port = chosen->port;
-		note(ctx, &asked, asked_port, to, *port);
 		moved = 1;
 		range = RANGE_WORKLOADS;
 	}
@@ -144,12 +218,16 @@ static inline int steer(struct bpf_sock_addr *ctx, struct caller *me, struct add
 			;	/* itself: never leaves the namespace */
 		else
 			judge_identity(me->identity, i->epoch, remote, *port, protocol, DIRECTION_EGRESS, &v);
+		if (!v.reason && connecting && protocol == IPPROTO_TCP && (!o || o->ifindex != me->ifindex))
+			v.reason = connections_left(me->identity);
 	} else if (is_multicast(to)) {
 		v.reason = REASON_MULTICAST;
 	} else {
-		judge_external(me->identity, i->epoch, to, *port, protocol, &v);
+		judge_external(me->identity, i, to, *port, protocol, &v);
 		if (v.reason == REASON_NODE)
 			remote = IDENTITY_NODE;
+		if (!v.reason && connecting && protocol == IPPROTO_TCP)
+			v.reason = connections_left(me->identity);
 	}
 	if (v.reason && !silent && (moved || protocol == IPPROTO_TCP))
 		return refuse_call(me, remote, to, *port, protocol, &v);

@@ -26,7 +26,9 @@ struct endpoint {
 struct caller {
 	__u32 identity;
 	__u32 ifindex;			/* of its host side: addresses of that interface are its own */
+	__u32 flags;
 };
+#define CALLER_UNTRANSLATED 1		/* opted out: service addresses mean nothing to it */
 
 struct owner {
 	__u32 identity;
@@ -36,6 +38,24 @@ struct owner {
 struct identity {
 	__u32 epoch;			/* which set of policy entries is in force */
 	__u32 cell;
+	__u32 flags;
+};
+#define IDENTITY_ABOVE_FLOOR 1		/* its networks are judged before the floor: the resolver's servers */
+
+/* What a component may use, per second where that applies; 0: no limit. */
+struct limit {
+	__u64 bytes[2];			/* by direction */
+	__u64 burst[2];			/* ns that the bucket may run ahead, by direction */
+	__u32 new_connections;		/* for each direction */
+	__u32 connections;		/* open TCP connections, both directions together */
+};
+
+/* What it uses. Programs write; times are those of a bucket that is full up to them, in ns since boot. */
+struct usage {
+	__u64 bandwidth[2];
+	__u64 new_connections[2];
+	__u64 connections;
+	__u64 rows, rows_since;		/* of flows that are new in this window */
 };
 
 struct policy_key {
@@ -62,6 +82,14 @@ struct external_key {
 	struct address address;
 };
 
+/* An address that one consumer may reach because of the name that it asked for. */
+struct learned_key {
+	__u32 identity;
+	__u16 port;
+	__u16 protocol;
+	struct address address;
+};
+
 struct floor_key {
 	__u32 prefixlen;
 	struct address address;
@@ -76,7 +104,9 @@ struct service_key {
 
 struct service {
 	__u32 id;			/* of its backends; another one for every new set */
-	__u32 count;
+	__u32 count;			/* of slots: a backend has as many as its weight says */
+	__u32 consistent;		/* the same caller gets the same backend */
+	__u32 affinity;			/* s that a caller stays with a backend after its last call */
 };
 
 struct backend_key {
@@ -89,8 +119,28 @@ struct backend {
 	__u32 port;
 };
 
+/* Who is behind a slot, for backends that callers stay with. */
+struct member_key {
+	__u32 service;
+	__u32 port;
+	struct address address;
+};
+
+struct affinity_key {
+	__u64 cookie;			/* of the caller's namespace */
+	struct service_key service;
+};
+
+struct affinity {
+	__u64 last;
+	struct address address;
+	__u32 port;
+	__u32 pad;
+};
+
+/* Within one endpoint's table. Fragments of a packet that passed are kept there too: protocol has
+ * FLOW_FRAGMENT, and the ports hold the packet's id. */
 struct flow_id {
-	__u32 ifindex;
 	struct address local, remote;
 	__u16 local_port, remote_port;
 	__u32 protocol;
@@ -101,19 +151,18 @@ struct flow_state {
 	__u32 epoch;			/* of the local identity when it was judged */
 	__u32 remote;			/* identity */
 	__u32 rule;
-	__u32 initiator;		/* direction in which it was opened */
+	__u8 initiator;			/* direction in which it was opened */
+	__u8 flags;
+	__u8 audit;			/* the reason why it would have been refused; 0: it is declared */
+	__u8 pad;
 };
+#define FLOW_FRAGMENT 0x100
+#define FLOW_FRAGMENT_INGRESS 0x200
+#define FLOW_LEARNED 1			/* allowed by a learned address: judged at each packet */
 
-struct fragment_key {
-	struct address source, destination;
-	__u32 ifindex;
-	__u32 id;
-	__u32 protocol;
-};
-
-struct fragment {
-	__u64 at;
-	__u32 ok;
+/* A connection that counts, kept at its socket. */
+struct counted {
+	__u32 identity;
 	__u32 pad;
 };
 
@@ -135,12 +184,12 @@ struct edge_count {
 	__u32 pad;
 };
 
-/* Translations of one socket, newest last; enough for a client that asks several services. */
-#define TRANSLATIONS 4
+/* Translations of one socket, one for each service address that it sends to. */
+#define TRANSLATIONS 16
 struct translation {
 	struct address backend, service;
 	__u16 backend_port, service_port;
-	__u32 used;
+	__u32 set;			/* the set of backends it was chosen from; 0: free */
 };
 
 struct translations {
