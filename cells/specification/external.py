@@ -36,7 +36,11 @@ def _network(raw: dict[str, Any], where: str) -> External:
         cidr = str(ipaddress.ip_network(str(raw["cidr"]), strict=False))
     except ValueError as error:
         raise SpecificationError(f"{error}.", "cidr: 203.0.113.0/24", f"{where}.cidr") from error
-    protocol = choice(raw.get("protocol", "tcp"), ("tcp", "udp"), f"{where}.protocol")
+    protocol = choice(raw.get("protocol", "tcp"), ("tcp", "udp", "icmp"), f"{where}.protocol")
+    if protocol == "icmp":
+        if "port" in raw:
+            raise SpecificationError("icmp has no ports.", "Leave `port` out.", f"{where}.port")
+        return External(port=0, protocol=protocol, cidr=cidr)
     return External(
         port=number(raw.get("port", 443), 1, 65535, f"{where}.port", int), protocol=protocol, cidr=cidr
     )

@@ -1,4 +1,7 @@
-"""The parsed form of a repository's declarations. Memory in MiB, CPU in cores, times in seconds."""
+"""The parsed form of a repository's declarations.
+
+Memory in MiB, CPU in cores, bandwidth in bits per second, times in seconds.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 KINDS = ("web", "service", "worker")
 PROTOCOLS = ("http", "grpc", "tcp", "udp")
 VISIBILITIES = ("cell", "tenant", "public")
+BALANCES = ("random", "consistent")
 
 
 class SpecificationError(ValueError):
@@ -26,6 +30,10 @@ class Endpoint:
     host: str = ""
     #: Whether the gateway adds the caller's name to each request.
     callers: bool = False
+    #: How a client gets its replica: by chance, or the same client the same one.
+    balance: str = "random"
+    #: Seconds that a client stays with its replica after its last call; 0: it doesn't.
+    affinity: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,21 @@ class Health:
 
 @dataclass(frozen=True)
 class Limits:
+    """Memory and CPU are each replica's; the network's are for all replicas together, 0: the plan's."""
+
     memory: int = 256
     cpu: float = 0.5
+    bandwidth_in: int = 0
+    bandwidth_out: int = 0
+    connections_per_second: int = 0
+    connections: int = 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """``services`` False: service addresses mean nothing to the component's sockets."""
+
+    services: bool = True
 
 
 @dataclass(frozen=True)
@@ -98,6 +119,9 @@ class Component:
     connections: tuple[Connection, ...] = ()
     #: How its image is built: dockerfile, python or static.
     builder: str = ""
+    #: Who may call one of its endpoints may ping it too.
+    ping: bool = False
+    network: Network = field(default_factory=Network)
 
 
 @dataclass(frozen=True)
@@ -136,5 +160,7 @@ class Specification:
                     for c in raw["connections"]
                 ),
                 builder=raw.get("builder", ""),
+                ping=raw.get("ping", False),
+                network=Network(**raw.get("network", {})),
             )
         return cls(components=components, strict=document["strict"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from cells.specification import checks
+from cells.specification import checks, network
 from cells.specification.external import external as _external
 from cells.specification.model import (
     KINDS,
@@ -19,7 +19,6 @@ from cells.specification.model import (
     Connection,
     Endpoint,
     Health,
-    Limits,
     Specification,
     SpecificationError,
 )
@@ -38,9 +37,10 @@ MOST_ENDPOINTS, MOST_CONNECTIONS = 20, 100
 # `\Z`, since `$` also matches before a line's end.
 NAME = re.compile(r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?\Z")
 _VARIABLE = re.compile(r"^[A-Z][A-Z0-9_]{0,60}\Z")
-_MEMORY = re.compile(r"^(\d{1,9})\s*(Mi|Gi|M|G|MiB|GiB)?\Z")
 _PROCESS = re.compile(r"^([A-Za-z][\w-]*):\s*(.+)$")
-_COMPONENT_KEYS = ("kind", "command", "path", "replicas", "limits", "health", "endpoints", "connections")
+_COMPONENT_KEYS = (
+    "kind", "command", "path", "replicas", "limits", "health", "endpoints", "connections", "ping", "network",
+)  # fmt: skip
 
 
 class _Loader(yaml.SafeLoader):
@@ -184,11 +184,13 @@ def _component(
         command=command,
         path=path,
         replicas=_number(raw.get("replicas", 1), 0, 50, f"{where}.replicas", int),
-        limits=_limits(raw.get("limits") or {}, f"{where}.limits"),
+        limits=network.limits(raw.get("limits") or {}, f"{where}.limits"),
         health=_health(raw.get("health"), endpoints, f"{where}.health"),
         endpoints=endpoints,
         connections=_connections(raw.get("connections") or [], project, domain, f"{where}.connections"),
         builder=builder,
+        ping=network.ping(raw.get("ping", False), f"{where}.ping"),
+        network=network.network(raw.get("network") or {}, f"{where}.network"),
     )
 
 
@@ -248,7 +250,7 @@ def _endpoints(raw: Any, kind: str, name: str, project: str, where: str) -> dict
             raise SpecificationError("an endpoint is a mapping.", f"{key}: {{port: 8080}}", here)
         _only(
             value,
-            ("port", "protocol", "visibility", "host", "callers"),
+            ("port", "protocol", "visibility", "host", "callers", "balance", "affinity"),
             here.removeprefix("cytoplane.yaml, "),
         )
         protocol = _choice(value.get("protocol", "http"), PROTOCOLS, f"{here}.protocol")
@@ -272,7 +274,7 @@ def _endpoints(raw: Any, kind: str, name: str, project: str, where: str) -> dict
         if not isinstance(callers, bool) or (callers and protocol not in ("http", "grpc")):
             raise SpecificationError("`callers` is for http and grpc.", "callers: false", f"{here}.callers")
         port = _number(value.get("port", DEFAULT_PORT), 1, 65535, f"{here}.port", int)
-        new = Endpoint(port, protocol, visibility, host, callers)
+        new = Endpoint(port, protocol, visibility, host, callers, *network.balancing(value, here))
         for other, known in found.items():
             if known.port == port and (known.protocol == "udp") == (protocol == "udp"):
                 raise SpecificationError(
@@ -280,20 +282,6 @@ def _endpoints(raw: Any, kind: str, name: str, project: str, where: str) -> dict
                 )
         found[key] = new
     return found
-
-
-def _limits(raw: Any, where: str) -> Limits:
-    if not isinstance(raw, dict):
-        raise SpecificationError("limits are a mapping.", "limits: {memory: 256Mi, cpu: 0.5}", where)
-    _only(raw, ("memory", "cpu"), where.removeprefix("cytoplane.yaml, "))
-    match = _MEMORY.match(str(raw.get("memory", "256Mi")))
-    if not match:
-        raise SpecificationError(
-            f"`{raw.get('memory')}` isn't an amount of memory.", "memory: 256Mi", f"{where}.memory"
-        )
-    memory = int(match.group(1)) * (1024 if (match.group(2) or "").startswith("G") else 1)
-    memory = _number(memory, 16, 65536, f"{where}.memory", int)
-    return Limits(memory=memory, cpu=_number(raw.get("cpu", 0.5), 0.05, 64, f"{where}.cpu", float))
 
 
 def _health(raw: Any, endpoints: Mapping[str, Endpoint], where: str) -> Health:

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from cells.specification.model import Component, Connection, Endpoint, Specification, SpecificationError
+from cells.specification.model import (
+    Component,
+    Connection,
+    Endpoint,
+    Limits,
+    Specification,
+    SpecificationError,
+)
 from cells.specification.parser import DOMAIN, assemble
 
 BUILDERS = ("dockerfile", "python", "static")
@@ -51,7 +58,7 @@ def _written(component: Component) -> dict[str, Any]:
         "command": component.command,
         "path": component.path,
         "replicas": component.replicas,
-        "limits": {"memory": f"{component.limits.memory}Mi", "cpu": component.limits.cpu},
+        "limits": _limits(component.limits),
         "health": {
             "type": health.type,
             "port": health.port,
@@ -62,7 +69,16 @@ def _written(component: Component) -> dict[str, Any]:
         },
         "endpoints": {key: _endpoint(endpoint) for key, endpoint in component.endpoints.items()},
         "connections": [_connection(connection) for connection in component.connections],
+        "ping": component.ping,
+        "network": {"services": component.network.services},
     }
+
+
+def _limits(limits: Limits) -> dict[str, Any]:
+    """What isn't limited isn't written: the least that may be is more than nothing."""
+    network = ("bandwidth_in", "bandwidth_out", "connections_per_second", "connections")
+    found = {name: getattr(limits, name) for name in network}
+    return {"memory": f"{limits.memory}Mi", "cpu": limits.cpu} | {k: v for k, v in found.items() if v}
 
 
 def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
@@ -72,6 +88,8 @@ def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
         "visibility": endpoint.visibility,
         "host": endpoint.host,
         "callers": endpoint.callers,
+        "balance": endpoint.balance,
+        "affinity": endpoint.affinity,
     }
 
 
@@ -79,7 +97,8 @@ def _connection(connection: Connection) -> dict[str, Any]:
     external = connection.external
     if external is None:
         return {"as": connection.name, "to": connection.to}
-    found: dict[str, Any] = {"port": external.port}
+    # Nothing that answers a ping has a port.
+    found: dict[str, Any] = {"port": external.port} if external.protocol != "icmp" else {}
     if external.host:
         found["host"] = external.host
     if external.cidr:
