@@ -21,7 +21,7 @@ IDENTITY_BUILDS = (16, 17)
 #: Rules of the platform itself, below every allocated number.
 RULE_RESOLVER, RULE_NORTH, RULE_BUILD, RULE_SELF, RULE_FLOOR = 1, 2, 3, 4, 5
 
-PROTOCOLS = {"http": TCP, "grpc": TCP, "tcp": TCP, "udp": UDP}
+PROTOCOLS = {"http": TCP, "grpc": TCP, "tcp": TCP, "udp": UDP, "icmp": ICMP}
 GATEWAY_PROTOCOLS = frozenset({"http", "grpc"})
 
 
@@ -30,7 +30,8 @@ class Endpoint:
     """A declared port of a component.
 
     ``visibility`` is ``cell``, ``tenant`` or ``public``; ``callers`` asks for callers' names, which
-    makes the gateway the only way in for HTTP.
+    makes the gateway the only way in for HTTP. ``balance`` is ``random`` or ``consistent``; for
+    ``affinity`` seconds after its last call a client stays with its replica.
     """
 
     rule: int
@@ -40,6 +41,8 @@ class Endpoint:
     visibility: str = "cell"
     hosts: tuple[str, ...] = ()
     callers: bool = False
+    balance: str = "random"
+    affinity: int = 0
 
     @property
     def number(self) -> int:
@@ -77,11 +80,18 @@ class Replica:
     v4: str
     v6: str
     serving: bool
+    #: Its share of what is new, relative to the others'.
+    weight: int = 1
+
+
+#: (bytes per second out, and in, new connections per second in each direction, open connections); 0: none
+Limits = tuple[int, int, int, int]
+UNLIMITED: Limits = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A component in a cell, known to the kernel by ``identity``."""
+    """A component in a cell, known to the kernel by ``identity``. ``ping``: its callers may ping it."""
 
     identity: int
     name: str
@@ -90,6 +100,8 @@ class Workload:
     endpoints: tuple[Endpoint, ...] = ()
     connections: tuple[Connection, ...] = ()
     replicas: tuple[Replica, ...] = ()
+    limits: Limits = UNLIMITED
+    ping: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,6 +178,10 @@ class Service:
     port: int
     protocol: int
     backends: tuple[Backend, ...]
+    choice: str = "random"
+    affinity: int = 0
+    #: Of each backend; none: all the same.
+    weights: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,13 +194,18 @@ class Route:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Backends of an endpoint as the gateway dials them, from ``source4``/``source6``."""
+    """Backends of an endpoint as the gateway dials them, from ``source4``/``source6``.
+
+    ``sticky``: one client's requests go to one backend, as long as there are the same ones.
+    """
 
     name: str
     protocol: str
     backends: tuple[Backend, ...]
     source4: str
     source6: str
+    sticky: bool = False
+    weights: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -221,6 +242,8 @@ class Boundary:
     #: platform address → (identity, replica id or the platform part's name)
     addresses: dict[str, tuple[int, str]] = field(default_factory=dict)
     services: list[Service] = field(default_factory=list)
+    #: identity → what it may use, of those that have any limit
+    limits: dict[int, Limits] = field(default_factory=dict)
     #: identity → name → addresses
     names: dict[int, dict[str, tuple[str, ...]]] = field(default_factory=dict)
     routes: list[Route] = field(default_factory=list)
