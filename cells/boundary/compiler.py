@@ -22,12 +22,12 @@ from cells.boundary.model import (
     IDENTITY_RESOLVER,
     IDENTITY_WORLD,
     INGRESS,
-    PROTOCOLS,
     RULE_BUILD,
     RULE_NORTH,
     RULE_RESOLVER,
     TCP,
     UDP,
+    UNLIMITED,
     Backend,
     Boundary,
     Cell,
@@ -106,7 +106,9 @@ def _platform(topology: Topology, boundary: Boundary) -> None:
 
 
 def _workload(topology: Topology, boundary: Boundary, cell: Cell, workload: Workload) -> None:
-    """What every workload has: addresses, resolver, its services, public routes."""
+    """What every workload has: addresses, limits, resolver, its services, public routes."""
+    if workload.limits != UNLIMITED:
+        boundary.limits[workload.identity] = workload.limits
     for replica in workload.replicas:
         boundary.addresses[replica.v4] = (workload.identity, replica.id)
         boundary.addresses[replica.v6] = (workload.identity, replica.id)
@@ -115,14 +117,26 @@ def _workload(topology: Topology, boundary: Boundary, cell: Cell, workload: Work
     _name(boundary, workload.identity, cell, workload)
     for endpoint in workload.endpoints:
         backends4, backends6 = _backends(workload, endpoint)
+        weights = _weights(workload)
         for address, backends in ((workload.service4, backends4), (workload.service6, backends6)):
-            boundary.services.append(Service(0, address, endpoint.port, endpoint.number, backends))
+            boundary.services.append(
+                Service(
+                    0,
+                    address,
+                    endpoint.port,
+                    endpoint.number,
+                    backends,
+                    endpoint.balance,
+                    endpoint.affinity,
+                    weights,
+                )
+            )
         if endpoint.visibility == "public":
             # Before it has a host and after it lost one too: the gateway moves routes, never backends.
             _pair(boundary, IDENTITY_NORTH, workload.identity, endpoint.port, endpoint.number, endpoint.rule)
             cluster = f"north-{endpoint.rule}"
             boundary.clusters.append(
-                Cluster(cluster, endpoint.protocol, backends4, topology.north4, topology.north6)
+                _cluster(cluster, endpoint, workload, topology.north4, topology.north6)
             )
             boundary.routes.extend(Route(host, cluster) for host in endpoint.hosts)
 
@@ -147,6 +161,9 @@ def _edge(
     if not edge.allowed:
         return
     _name(boundary, consumer.identity, provider_cell, provider, short=consumer_cell is provider_cell)
+    if provider.ping:
+        for protocol in (ICMP, ICMPV6):
+            _pair(boundary, consumer.identity, provider.identity, 0, protocol, provider.endpoints[0].rule)
     if edge.connection is None:
         _pair(boundary, consumer.identity, provider.identity, endpoint.port, endpoint.number, edge.rule)
         return
@@ -156,9 +173,8 @@ def _edge(
     _pair(boundary, gateway, provider.identity, endpoint.port, endpoint.number, endpoint.rule)
     cluster = f"cell-{endpoint.rule}"
     if all(known.name != cluster for known in reversed(boundary.clusters)):
-        backends4, _ = _backends(provider, endpoint)
         boundary.clusters.append(
-            Cluster(cluster, endpoint.protocol, backends4, provider_cell.gateway4, provider_cell.gateway6)
+            _cluster(cluster, endpoint, provider, provider_cell.gateway4, provider_cell.gateway6)
         )
     # Only what accepts nothing but its gateway gets the name: elsewhere anybody beside it could forge one.
     caller = (
@@ -184,7 +200,7 @@ def _external(topology: Topology, boundary: Boundary, consumer: Workload, connec
     assert external is not None  # noqa: S101  the caller looked
     if external.cidr and not floor_reason(topology.floor, external.cidr):
         boundary.identities[consumer.identity].external.append(
-            (external.cidr, external.port, PROTOCOLS[external.protocol], ALLOW, connection.rule)
+            (external.cidr, external.port, external.number, ALLOW, connection.rule)
         )
 
 
@@ -235,6 +251,18 @@ def _backends(workload: Workload, endpoint: Endpoint) -> tuple[tuple[Backend, ..
         tuple((replica.id, replica.v4, endpoint.port) for replica in serving),
         tuple((replica.id, replica.v6, endpoint.port) for replica in serving),
     )
+
+
+def _weights(workload: Workload) -> tuple[int, ...]:
+    """Of what ``_backends`` gives, in its order."""
+    return tuple(replica.weight for replica in workload.replicas if replica.serving)
+
+
+def _cluster(name: str, endpoint: Endpoint, provider: Workload, source4: str, source6: str) -> Cluster:
+    """The provider as a gateway dials it."""
+    sticky = endpoint.balance == "consistent" or endpoint.affinity > 0
+    backends, _ = _backends(provider, endpoint)
+    return Cluster(name, endpoint.protocol, backends, source4, source6, sticky, _weights(provider))
 
 
 def _name(boundary: Boundary, asker: int, cell: Cell, workload: Workload, short: bool = True) -> None:

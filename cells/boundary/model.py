@@ -59,6 +59,11 @@ class External:
     cidr: str = ""
     host: str = ""
 
+    @property
+    def number(self) -> int:
+        """IP protocol number; ICMP's of the network's family."""
+        return ICMPV6 if self.protocol == "icmp" and ":" in self.cidr else PROTOCOLS[self.protocol]
+
 
 @dataclass(frozen=True)
 class Connection:
