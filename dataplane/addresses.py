@@ -13,6 +13,8 @@ from infra.config import Config
 GATEWAY_NORTH = 2
 RESOLVER = 3
 INDEX_PROXY = 4
+#: Two namespaces in which the agent tests that the kernel side works.
+SELFTEST_FIRST = 5
 BUILD_FIRST = 8
 BUILD_SLOTS = 2
 #: The gateway's addresses towards cells, one for each cell that there ever was.
@@ -21,12 +23,14 @@ CELL_GATEWAY_FIRST, CELL_GATEWAYS = 512, 7680
 REPLICA_FIRST, REPLICA_LAST = 8192, (1 << 15) - 32
 #: Answered for public names of other tenants; steered to the north gateway.
 PUBLIC_DOOR_SERVICE = 2
+SELFTEST_SERVICE = 3
 
 IDENTITY_NODE = 1
 IDENTITY_WORLD = 2
 IDENTITY_GATEWAY_NORTH = 3
 IDENTITY_RESOLVER = 4
 IDENTITY_INDEX_PROXY = 6
+IDENTITY_SELFTEST = (8, 9)
 #: One for each build slot, so that what a build tried is told apart from what its neighbour tried.
 IDENTITY_BUILDS = tuple(range(16, 16 + BUILD_SLOTS))
 
