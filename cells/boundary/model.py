@@ -6,7 +6,7 @@ here. Addresses are text; protocols are IP protocol numbers; ports are integers,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 EGRESS, INGRESS = 0, 1
@@ -52,7 +52,10 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class External:
-    """A declared destination outside: a network (``cidr``) or the public host of the platform (``host``)."""
+    """A declared destination outside: a network (``cidr``) or a ``host``.
+
+    A host is a public one of this platform if ``protocol`` is http, else a name of DNS or ``*.`` and one.
+    """
 
     port: int
     protocol: str
@@ -63,6 +66,16 @@ class External:
     def number(self) -> int:
         """IP protocol number; ICMP's of the network's family."""
         return ICMPV6 if self.protocol == "icmp" and ":" in self.cidr else PROTOCOLS[self.protocol]
+
+    @property
+    def public(self) -> bool:
+        """Whether the platform's own door leads there."""
+        return bool(self.host) and self.protocol == "http"
+
+    @property
+    def name(self) -> str:
+        """The name of DNS, or the pattern of names; "" if it is something else."""
+        return "" if self.public else self.host
 
 
 @dataclass(frozen=True)
@@ -149,6 +162,8 @@ class Topology:
     index4: str = ""
     index6: str = ""
     index_port: int = 3141
+    #: Domain of public hosts; a name below it is the platform's own, never one of DNS.
+    apps_domain: str = ""
     #: (network, reason) that no declaration opens.
     floor: tuple[tuple[str, str], ...] = ()
 
@@ -161,6 +176,8 @@ class Topology:
 PolicyEntry = tuple[int, int, int, int, int, int]
 #: (network, port, protocol, verdict, rule)
 ExternalEntry = tuple[str, int, int, int, int]
+#: (name of DNS or pattern of names, port, protocol, rule)
+NameEntry = tuple[str, int, int, int]
 #: (replica id or "gateway", address, port)
 Backend = tuple[str, str, int]
 
@@ -251,16 +268,54 @@ class Boundary:
     limits: dict[int, Limits] = field(default_factory=dict)
     #: identity → name → addresses
     names: dict[int, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    #: identity → names of the outside world that it declares
+    external_names: dict[int, list[NameEntry]] = field(default_factory=dict)
     routes: list[Route] = field(default_factory=list)
     clusters: list[Cluster] = field(default_factory=list)
     listeners: list[Listener] = field(default_factory=list)
     doors: list[Door] = field(default_factory=list)
     floor: tuple[tuple[str, str], ...] = ()
 
+    def add(self, part: Boundary) -> None:
+        """Take over a part of the plane. An identity that several parts have gets the rights of all."""
+        for identity, policy in part.identities.items():
+            known = self.identities.get(identity)
+            if known is None:
+                self.identities[identity] = replace(
+                    policy, policy=[*policy.policy], external=[*policy.external]
+                )
+            else:
+                known.policy += policy.policy
+                known.external += policy.external
+        for name in _PARTS:
+            own, more = getattr(self, name), getattr(part, name)
+            if isinstance(own, dict):
+                own.update(more)
+            elif more:  # in place but for tuples
+                own += more
+                setattr(self, name, own)
+
+
+#: What parts of a plane hold nothing in common of.
+_PARTS = tuple(part.name for part in fields(Boundary) if part.name != "identities")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The connection that would open a call: of ``component``, to an endpoint or to something outside."""
+
+    component: str
+    to: str = ""
+    external: External | None = None
+
 
 @dataclass(frozen=True)
 class Explanation:
-    """A verdict for people. ``fix`` is what to declare (YAML) where something can be declared."""
+    """A verdict for people. ``fix`` is what to declare (YAML) where something can be declared.
+
+    ``allowed`` is what the declarations say. ``audited``: they don't allow it, but it passes and is
+    reported. ``port`` and ``protocol`` are those that were judged, 0 and "" where none was.
+    """
 
     allowed: bool
     reason: str
@@ -268,3 +323,18 @@ class Explanation:
     sentence: str
     fix: str = ""
     via_gateway: bool = False
+    audited: bool = False
+    port: int = 0
+    protocol: str = ""
+    endpoint: str = ""
+    #: What ``fix`` says, if it is a connection.
+    missing: Missing | None = None
+
+    @property
+    def passes(self) -> bool:
+        """What the kernel does."""
+        return self.allowed or self.audited
+
+    @property
+    def verdict(self) -> str:
+        return "allowed" if self.allowed else "audited" if self.audited else "denied"
