@@ -2,192 +2,207 @@
 
 from __future__ import annotations
 
-import ipaddress
-
-from cells.boundary.edges import decide, floor_reason
+from cells.boundary import ends, outside, parts
+from cells.boundary.edges import by_gateway_alone, decide
+from cells.boundary.ends import End, UnknownEndError
 from cells.boundary.model import (
     PROTOCOLS,
-    RULE_FLOOR,
-    RULE_NORTH,
+    RULE_SELF,
     Cell,
+    Endpoint,
     Explanation,
+    Missing,
     Topology,
     Workload,
 )
+from cells.boundary.remedies import connection, endpoint
 
-INTERNET = "internet"
+#: What a call may be asked about; http and grpc are spoken over tcp.
+SPOKEN = ("tcp", "udp", "icmp")
+_OUTSIDE = (ends.INTERNET, ends.NETWORK, ends.HOST)
 
 
 def explain(
-    topology: Topology, source: int | str, destination: int | str, port: int = 0, protocol: str = "tcp"
+    topology: Topology,
+    source: int | str | End,
+    destination: int | str | End,
+    port: int = 0,
+    protocol: str = "",
+    reader: Cell | None = None,
 ) -> Explanation:
-    """Explain a call.
+    """The verdict on one call: the first of ``explanations``, which see."""
+    return explanations(topology, source, destination, port, protocol, reader)[0]
 
-    ``source`` is a workload's identity or ``"internet"``; ``destination`` an identity, an address
-    or network, or a public host name. ``port`` 0 takes the destination's first endpoint. Raises
-    ``KeyError`` for an identity that isn't in the topology.
+
+def explanations(
+    topology: Topology,
+    source: int | str | End,
+    destination: int | str | End,
+    port: int = 0,
+    protocol: str = "",
+    reader: Cell | None = None,
+) -> list[Explanation]:
+    """The verdicts on a call, at least one.
+
+    An end is an identity, or what a person writes, read with the eyes of the cell ``reader`` (the
+    source's own where that is an identity). ``port`` 0 asks about everything that is declared there,
+    each with its own verdict; ``protocol`` is tcp, udp, icmp, or "" for whatever the port speaks.
+    A component is meant by its name or its service's address, unless one of its replicas' addresses
+    is asked about. Raises ``KeyError`` for an identity that isn't in the topology and
+    ``UnknownEndError`` for what names nothing or isn't the boundary's to judge.
     """
-    everyone = topology.by_identity()
-    if source == INTERNET:
-        return _from_internet(*everyone[int(destination)], port)
-    cell, consumer = everyone[int(source)]
-    if isinstance(destination, int):
-        return _between(cell, consumer, *everyone[destination], port, protocol)
-    return _outside(topology, consumer, destination, port, protocol)
+    start = _end(topology, source, reader)
+    target = _end(topology, destination, reader or start.cell)
+    if start.kind == ends.HOST:
+        # Whoever is known by a public host calls as what is behind it; every other host is outside.
+        tenant = reader.tenant if reader else 0
+        start = ends.public(topology, start.text, tenant) or start
+    if start.kind in _OUTSIDE and target.kind == ends.HOST:
+        found = ends.public(topology, target.text, reader.tenant if reader else 0)
+        if found is None:
+            raise UnknownEndError(
+                f"`{target.text}` is no public host of yours.", "`cyto open` shows which there are."
+            )
+        target = found
+    spoken = {"http": "tcp", "grpc": "tcp"}.get(protocol, protocol)
+    if start.workload is None:
+        return parts.calls(topology, start, target, port, spoken)
+    if target.workload is not None:
+        return _between(start, target, port, spoken)
+    if target.kind in _OUTSIDE or target.kind == ends.DOOR:
+        return outside.explanations(topology, start, target, port, spoken)
+    return parts.called(topology, start, target, port, spoken)
 
 
-def _endpoint(provider: Workload, port: int, protocol: str):
-    for endpoint in provider.endpoints:
-        same_family = port == 0 or PROTOCOLS[endpoint.protocol] == PROTOCOLS[protocol]
-        if (port in (0, endpoint.port)) and same_family:
-            return endpoint
-    return None
+def _end(topology: Topology, end: int | str | End, reader: Cell | None) -> End:
+    if isinstance(end, End):
+        return end
+    return ends.of_identity(topology, end) if isinstance(end, int) else ends.find(topology, end, reader)
 
 
-def _between(
-    cell: Cell, consumer: Workload, provider_cell: Cell, provider: Workload, port: int, protocol: str
+def _between(start: End, target: End, port: int, protocol: str) -> list[Explanation]:
+    """Between two components."""
+    cell, consumer, provider_cell, provider = start.cell, start.workload, target.cell, target.workload
+    assert cell and consumer and provider_cell and provider  # noqa: S101  the caller looked
+    if cell.tenant != provider_cell.tenant:
+        return [parts.stranger(f"`{consumer.name}`")]
+    if cell.environment != provider_cell.environment:
+        sentence = (
+            f"`{consumer.name}` runs in {cell.environment}, `{provider.name}` of {provider_cell.project} in "
+            f"{provider_cell.environment}: environments never talk to each other."
+        )
+        return [Explanation(False, "OTHER_ENVIRONMENT", provider_cell.rule, sentence, port=port, protocol=protocol)]  # fmt: skip
+    only_copy = len(provider.replicas) == 1 and consumer.identity == provider.identity
+    if target.way == ends.BY_ADDRESS and only_copy:
+        sentence = f"It is an address of `{consumer.name}` itself, and a replica always reaches itself."
+        return [Explanation(True, "SELF", RULE_SELF, sentence, port=port, protocol=protocol)]
+    if protocol == "icmp":
+        sentence = (
+            "Echo can't be declared, so it is refused between components; errors that belong to an "
+            "allowed connection pass. Check with a connection instead."
+        )
+        return [Explanation(False, "ECHO", provider_cell.rule, sentence, protocol=protocol)]
+    asked = [e for e in provider.endpoints if _is_asked(e, target.endpoint, port, protocol)]
+    if not asked:
+        return [_not_declared(cell, consumer, provider_cell, provider, target, port, protocol)]
+    return [_edge(cell, consumer, provider_cell, provider, e, target.way) for e in asked]
+
+
+def _is_asked(endpoint: Endpoint, name: str, port: int, protocol: str) -> bool:
+    return (
+        name in ("", endpoint.name)
+        and port in (0, endpoint.port)
+        and (not protocol or PROTOCOLS[protocol] == endpoint.number)
+    )
+
+
+def _not_declared(
+    cell: Cell, consumer: Workload, provider_cell: Cell, provider: Workload, target: End, port: int, protocol: str
+) -> Explanation:  # fmt: skip
+    there = f"`{provider.name}` of {provider_cell.project}"
+    spoken = protocol or "tcp"
+    kind = f"{protocol} " if protocol else ""
+    what = f"no endpoint on port {port}/{spoken}" if port else f"no {kind}endpoint"
+    sentence = f"{there} declares {what}."
+    # What isn't declared has no service, so that only an address of a replica leads there.
+    audited = cell.audit and cell.number == provider_cell.number and target.way == ends.BY_ADDRESS
+    values = f"port: {port or 8080}, protocol: {spoken}"
+    if cell.number != provider_cell.number:
+        values += ", visibility: tenant"
+    return Explanation(
+        False,
+        "PORT_NOT_DECLARED",
+        provider_cell.rule,
+        f"{sentence} The project is in audit, so it passes and is reported." if audited else sentence,
+        endpoint(provider.name, "main", values),
+        audited=audited,
+        port=port,
+        protocol=spoken if port else protocol,
+    )
+
+
+def _edge(
+    cell: Cell, consumer: Workload, provider_cell: Cell, provider: Workload, declared: Endpoint, way: str
 ) -> Explanation:
-    foreign = cell.tenant != provider_cell.tenant
-    there = "another tenant" if foreign else f"`{provider.name}` of {provider_cell.project}"
-    if foreign:
-        return Explanation(
-            False,
-            "OTHER_TENANT",
-            provider_cell.rule,
-            f"`{consumer.name}` can't reach {there}: cells of different tenants never talk directly.",
-            "Call its public host name through an `external` connection, if it has one.",
-        )
-    endpoint = _endpoint(provider, port, protocol)
-    if endpoint is None:
-        return Explanation(
-            False,
-            "PORT_NOT_DECLARED",
-            provider_cell.rule,
-            f"{there} declares no endpoint on port {port}/{protocol}.",
-            f"components:\n  {provider.name}:\n    endpoints:\n      main: {{port: {port}, protocol: {protocol}}}",
-        )
-    edge = decide(cell, consumer, provider_cell, provider, endpoint)
+    """One component's call of another's endpoint."""
+    edge = decide(cell, consumer, provider_cell, provider, declared)
+    spoken = "udp" if declared.protocol == "udp" else "tcp"
     target = (
         provider.name if cell.number == provider_cell.number else f"{provider_cell.project}/{provider.name}"
     )
-    fix = f"components:\n  {consumer.name}:\n    connections:\n      - {{to: {target}.{endpoint.name}}}"
-    what = f"{there}, endpoint `{endpoint.name}` ({endpoint.port}/{endpoint.protocol})"
+    missing = Missing(consumer.name, f"{target}.{declared.name}")
+    what = (
+        f"`{provider.name}` of {provider_cell.project}, endpoint `{declared.name}` "
+        f"({declared.port}/{declared.protocol})"
+    )
+
+    def answer(sentence: str, reason: str = edge.reason, fix: str = "", **more: object) -> Explanation:
+        values: dict = {"audited": edge.audited, "rule": edge.rule, **more}
+        if values["audited"]:
+            sentence += " The project is in audit, so it passes and is reported."
+        return Explanation(
+            reason=reason,
+            sentence=sentence,
+            fix=fix,
+            port=declared.port,
+            protocol=spoken,
+            endpoint=declared.name,
+            **({"allowed": False} | values),
+        )
+
+    if edge.via_gateway and way == ends.BY_ADDRESS:
+        name = f"{provider.name}.{provider_cell.project}"
+        return answer(
+            f"{what} is called through its gateway only: use its name `{name}`, not an address of a replica.",
+            "GATEWAY_ONLY",
+            rule=declared.rule,
+            audited=cell.audit and not by_gateway_alone(declared),
+        )
     if edge.allowed:
         how = {
             "SELF": "a component always reaches itself",
             "SAME_CELL": "both are in the same cell and the endpoint is declared",
             "CONNECTION": "the connection is declared",
         }[edge.reason]
-        way = ", through the cell's gateway" if edge.via_gateway else ""
-        return Explanation(
-            True,
-            edge.reason,
-            edge.rule,
-            f"`{consumer.name}` may call {what}: {how}{way}.",
-            "",
-            edge.via_gateway,
+        gateway = ", through the cell's gateway" if edge.via_gateway else ""
+        away = (
+            "" if any(r.serving for r in provider.replicas) else " None of its replicas serves now, though."
         )
-    sentences = {
-        "OTHER_ENVIRONMENT": (
-            f"`{consumer.name}` runs in {cell.environment}, {there} in {provider_cell.environment}: "
-            "environments never talk to each other.",
-            "",
-        ),
-        "STRICT": (
-            f"The project is strict and no connection from `{consumer.name}` to {what} is declared.",
-            fix,
-        ),
-        "CALLERS_ONLY": (
-            f"{what} receives callers' names, so it is called through its gateway only, "
-            f"and `{consumer.name}` declares no connection to it.",
-            fix,
-        ),
-        "VISIBILITY": (
+        return answer(
+            f"`{consumer.name}` may call {what}: {how}{gateway}.{away}",
+            allowed=True,
+            via_gateway=edge.via_gateway,
+        )
+    fix = connection(missing)
+    if edge.reason == "VISIBILITY":
+        return answer(
             f"{what} is visible in its own cell only.",
-            f"components:\n  {provider.name}:\n    endpoints:\n      {endpoint.name}: {{visibility: tenant}}",
-        ),
-        "NOT_CONNECTED": (f"`{consumer.name}` declares no connection to {what}.", fix),
-    }
-    sentence, remedy = sentences[edge.reason]
-    return Explanation(False, edge.reason, edge.rule, sentence, remedy)
-
-
-def _from_internet(cell: Cell, provider: Workload, port: int) -> Explanation:
-    endpoint = _endpoint(provider, port, "tcp")
-    if not port:
-        endpoint = next((e for e in provider.endpoints if e.hosts), endpoint)
-    if endpoint is not None and endpoint.visibility == "public" and endpoint.hosts:
-        return Explanation(
-            True,
-            "PUBLIC",
-            endpoint.rule,
-            f"The internet reaches `{provider.name}` as {', '.join(endpoint.hosts)} through the north gateway.",
-            via_gateway=True,
+            fix=endpoint(provider.name, declared.name, "visibility: tenant"),
         )
-    name = endpoint.name if endpoint else "main"
-    return Explanation(
-        False,
-        "NOT_PUBLIC",
-        endpoint.rule if endpoint else cell.rule,
-        f"`{provider.name}` has no public endpoint" + (f" on port {port}." if port else "."),
-        f"components:\n  {provider.name}:\n    endpoints:\n      {name}: {{visibility: public, host: {provider.name}}}",
-    )
-
-
-def _outside(
-    topology: Topology, consumer: Workload, destination: str, port: int, protocol: str
-) -> Explanation:
-    try:
-        network = ipaddress.ip_network(destination, strict=False)
-    except ValueError:
-        return _host(consumer, destination)
-    floored = floor_reason(topology.floor, destination)
-    if floored:
-        return Explanation(
-            False,
-            "FLOOR",
-            RULE_FLOOR,
-            f"{destination} belongs to what no tenant can open ({floored}).",
-        )
-    for connection in consumer.connections:
-        external = connection.external
-        if external is None or not external.cidr:
-            continue
-        declared = ipaddress.ip_network(external.cidr, strict=False)
-        inside = declared.version == network.version and network.subnet_of(declared)  # type: ignore[arg-type]
-        if inside and PROTOCOLS[external.protocol] == PROTOCOLS[protocol] and external.port in (0, port):
-            return Explanation(
-                True,
-                "EXTERNAL",
-                connection.rule,
-                f"`{consumer.name}` may call {destination}:{port}/{protocol}: {external.cidr} is declared.",
-            )
-    cidr = destination if "/" in destination else f"{destination}/{network.max_prefixlen}"
-    return Explanation(
-        False,
-        "EGRESS_NOT_DECLARED",
-        0,
-        f"`{consumer.name}` declares no connection to {destination}:{port}/{protocol}; egress is closed.",
-        f"components:\n  {consumer.name}:\n    connections:\n"
-        f"      - {{external: {{cidr: {cidr}, port: {port or 443}, protocol: {protocol}}}}}",
-    )
-
-
-def _host(consumer: Workload, host: str) -> Explanation:
-    for connection in consumer.connections:
-        if connection.external is not None and connection.external.host == host:
-            return Explanation(
-                True,
-                "EXTERNAL",
-                connection.rule,
-                f"`{consumer.name}` may call {host} as a stranger would, through the north gateway.",
-                via_gateway=True,
-            )
-    return Explanation(
-        False,
-        "EGRESS_NOT_DECLARED",
-        RULE_NORTH,
-        f"`{consumer.name}` declares no connection to {host}; egress is closed.",
-        f"components:\n  {consumer.name}:\n    connections:\n"
-        f"      - {{external: {{host: {host}, port: 80, protocol: http}}}}",
-    )
+    sentence = {
+        "STRICT": f"The project is strict and no connection from `{consumer.name}` to {what} is declared.",
+        "CALLERS_ONLY": f"{what} receives callers' names, so it is called through its gateway only, "
+        f"and `{consumer.name}` declares no connection to it.",
+        "NOT_CONNECTED": f"`{consumer.name}` declares no connection to {what}.",
+    }[edge.reason]
+    return answer(sentence, fix=fix, missing=missing)
