@@ -151,6 +151,10 @@ def encode(boundary: Boundary) -> dict[str, Any]:
             str(identity): {name: list(pair) for name, pair in sorted(names.items())}
             for identity, names in sorted(boundary.names.items())
         },
+        "external_names": {
+            str(identity): sorted(map(list, set(entries)))
+            for identity, entries in sorted(boundary.external_names.items())
+        },
         "floor": [list(entry) for entry in boundary.floor],
         "gateway": {
             "routes": [{"host": r.host, "cluster": r.cluster} for r in boundary.routes],
