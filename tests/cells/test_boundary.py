@@ -360,5 +360,5 @@ def test_names_resolve_to_what_may_be_called_and_to_nothing_else(topology: Topol
 
 def test_the_platforms_own_identities_never_appear_as_a_workloads() -> None:
     assert max(PLATFORM) < 256
-    assert set(PROTOCOLS) == {"http", "grpc", "tcp", "udp"}
+    assert set(PROTOCOLS) == {"http", "grpc", "tcp", "udp", "icmp"}
     assert Way(1, 2, 3, 4) < Way(1, 2, 3, 5)
