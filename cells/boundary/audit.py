@@ -8,11 +8,11 @@ receives callers' names would take a forged one from whoever came around it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from cells.boundary.edges import by_gateway_alone
-from cells.boundary.model import AUDIT, DENY, TCP, UDP, Cell, ExternalEntry, Workload
+from cells.boundary.model import AUDIT, DENY, TCP, UDP, Cell, Endpoint, ExternalEntry, Workload
 
 ANY_PORT = 0
 #: Everywhere outside; the kernel judges the floor before it.
@@ -33,7 +33,7 @@ class Opened(NamedTuple):
     rule: int
 
 
-def opened(cell: Cell, neighbours: Iterable[Cell]) -> Iterator[Opened]:
+def opened(cell: Cell, neighbours: Collection[Cell]) -> Iterator[Opened]:
     """Entries of a cell in audit. ``neighbours``: its tenant's cells in the same environment, itself or not."""
     for consumer in cell.workloads:
         for provider in cell.workloads:
@@ -52,10 +52,19 @@ def opened(cell: Cell, neighbours: Iterable[Cell]) -> Iterator[Opened]:
                 continue
             for provider in other.workloads:
                 for endpoint in provider.endpoints:
-                    if endpoint.visibility in ("tenant", "public") and not by_gateway_alone(endpoint):
+                    if _open(endpoint):
                         yield Opened(
                             consumer, other, provider, endpoint.port, endpoint.number, AUDIT, endpoint.rule
                         )
+
+
+def reachable(cell: Cell) -> bool:
+    """Whether a cell of its surroundings that is in audit may call anything in it."""
+    return any(_open(endpoint) for workload in cell.workloads for endpoint in workload.endpoints)
+
+
+def _open(endpoint: Endpoint) -> bool:
+    return endpoint.visibility in ("tenant", "public") and not by_gateway_alone(endpoint)
 
 
 def same_surroundings(one: Cell, other: Cell) -> bool:

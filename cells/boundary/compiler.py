@@ -6,8 +6,11 @@ named has no entry, and no entry means no.
 
 from __future__ import annotations
 
-from cells.boundary import audit
-from cells.boundary.edges import decide, floor_reason
+from collections.abc import Collection
+
+from cells.boundary import audit, names
+from cells.boundary.around import Around
+from cells.boundary.edges import Edge, decide, floor_reason
 from cells.boundary.model import (
     ALLOW,
     AUDIT,
@@ -43,40 +46,71 @@ from cells.boundary.model import (
     Workload,
 )
 
-__all__ = ["ICMP", "ICMPV6", "compile_topology"]
+__all__ = ["ICMP", "ICMPV6", "compile_cell", "compile_platform", "compile_topology"]
 
 
 def compile_topology(topology: Topology) -> Boundary:
-    """Compile all cells of a plane. Linear in cells, quadratic only inside a cell."""
+    """Compile all cells of a plane: the union of its parts. Linear in cells, quadratic only inside a cell."""
+    around, whole = Around(topology.cells), compile_platform(topology)
+    for cell in topology.cells:
+        whole.add(compile_cell(topology, cell, around))
+    return whole
+
+
+def compile_platform(topology: Topology) -> Boundary:
+    """The part of a plane that is no cell's."""
     boundary = Boundary(floor=topology.floor)
     _platform(topology, boundary)
-    everyone = topology.by_identity()
-    for cell in topology.cells:
-        boundary.identities[cell.gateway_identity] = IdentityPolicy(cell.number)
-        boundary.addresses[cell.gateway4] = (cell.gateway_identity, "gateway")
-        boundary.addresses[cell.gateway6] = (cell.gateway_identity, "gateway")
-        for workload in cell.workloads:
-            boundary.identities[workload.identity] = IdentityPolicy(cell.number)
-    for cell in topology.cells:
-        for workload in cell.workloads:
-            _workload(topology, boundary, cell, workload)
-            _inside(boundary, cell, workload)
-            _door(topology, boundary, workload)
-            done: set[tuple[int, str]] = set()
-            for connection in workload.connections:
-                if connection.external is not None:
-                    _external(topology, boundary, workload, connection)
-                    continue
-                # An edge that is declared twice (`api` and `api.http`) is one edge with one listener.
-                target = (connection.provider, connection.endpoint)
-                found = everyone.get(connection.provider) if target not in done else None
-                done.add(target)
-                if found is not None and found[0].number != cell.number:
-                    for endpoint in found[1].endpoints:
-                        if endpoint.name == connection.endpoint:
-                            _edge(boundary, cell, workload, *found, endpoint)
-    _audited(topology, boundary)
     return boundary
+
+
+def compile_cell(topology: Topology, cell: Cell, around: Around) -> Boundary:
+    """A cell's part: what its own identities may do, the services and names that they see, its gateway.
+
+    Parts of different cells hold nothing in common, but that each adds to the north gateway's rights.
+    ``topology`` gives the platform's addresses; of ``around`` only the cell's neighbours are looked at.
+    """
+    boundary = Boundary()
+    boundary.identities[cell.gateway_identity] = IdentityPolicy(cell.number)
+    boundary.addresses[cell.gateway4] = (cell.gateway_identity, "gateway")
+    boundary.addresses[cell.gateway6] = (cell.gateway_identity, "gateway")
+    for workload in cell.workloads:
+        boundary.identities[workload.identity] = IdentityPolicy(cell.number)
+    for workload in cell.workloads:
+        _workload(topology, boundary, cell, workload)
+        _inside(boundary, cell, workload)
+        _door(topology, boundary, workload)
+        _outgoing(topology, boundary, cell, workload, around)
+        for other, consumer in around.consumers(workload.identity):
+            if other.number != cell.number:
+                _declared(boundary, other, consumer, cell, workload)
+    _audited(boundary, cell, around)
+    return boundary
+
+
+def _outgoing(topology: Topology, boundary: Boundary, cell: Cell, consumer: Workload, around: Around) -> None:
+    """What a workload declares beyond its cell."""
+    providers: dict[int, None] = {}
+    for connection in consumer.connections:
+        if connection.external is not None:
+            _external(topology, boundary, consumer, connection)
+        else:
+            providers[connection.provider] = None
+    for identity in providers:
+        found = around.workload(identity)
+        if found is not None and found[0].number != cell.number:
+            _declared(boundary, cell, consumer, *found)
+
+
+def _declared(
+    boundary: Boundary, consumer_cell: Cell, consumer: Workload, provider_cell: Cell, provider: Workload
+) -> None:
+    """Edges between two workloads of different cells: each endpoint that a connection names, once."""
+    # An edge that is declared twice (`api` and `api.http`) is one edge with one listener.
+    named = {c.endpoint for c in consumer.connections if c.provider == provider.identity}
+    for endpoint in provider.endpoints:
+        if endpoint.name in named:
+            _edge(boundary, consumer_cell, consumer, provider_cell, provider, endpoint)
 
 
 def _platform(topology: Topology, boundary: Boundary) -> None:
@@ -160,7 +194,13 @@ def _edge(
     edge = decide(consumer_cell, consumer, provider_cell, provider, endpoint)
     if not edge.allowed:
         return
-    _name(boundary, consumer.identity, provider_cell, provider, short=consumer_cell is provider_cell)
+    _name(
+        boundary,
+        consumer.identity,
+        provider_cell,
+        provider,
+        short=consumer_cell.number == provider_cell.number,
+    )
     if provider.ping:
         for protocol in (ICMP, ICMPV6):
             _pair(boundary, consumer.identity, provider.identity, 0, protocol, provider.endpoints[0].rule)
@@ -171,8 +211,31 @@ def _edge(
     gateway, port = provider_cell.gateway_identity, edge.connection.listener_port
     _pair(boundary, consumer.identity, gateway, port, TCP, edge.rule)
     _pair(boundary, gateway, provider.identity, endpoint.port, endpoint.number, endpoint.rule)
+    if provider.identity in boundary.identities:
+        _listener(boundary, consumer_cell, consumer, provider_cell, provider, endpoint, edge)
+    if consumer.identity in boundary.identities:
+        for address, target in (
+            (provider.service4, provider_cell.gateway4),
+            (provider.service6, provider_cell.gateway6),
+        ):
+            boundary.services.append(
+                Service(consumer.identity, address, endpoint.port, TCP, (("gateway", target, port),))
+            )
+
+
+def _listener(
+    boundary: Boundary,
+    consumer_cell: Cell,
+    consumer: Workload,
+    provider_cell: Cell,
+    provider: Workload,
+    endpoint: Endpoint,
+    edge: Edge,
+) -> None:
+    """The provider's side of an edge that passes its cell's gateway."""
+    assert edge.connection is not None  # noqa: S101  the caller looked
     cluster = f"cell-{endpoint.rule}"
-    if all(known.name != cluster for known in reversed(boundary.clusters)):
+    if all(known.name != cluster for known in boundary.clusters):
         boundary.clusters.append(
             _cluster(cluster, endpoint, provider, provider_cell.gateway4, provider_cell.gateway6)
         )
@@ -182,26 +245,26 @@ def _edge(
     )
     boundary.listeners.append(
         Listener(
-            f"connection-{edge.rule}", provider_cell.gateway4, provider_cell.gateway6, port, cluster, caller
+            f"connection-{edge.rule}",
+            provider_cell.gateway4,
+            provider_cell.gateway6,
+            edge.connection.listener_port,
+            cluster,
+            caller,
         )
     )
-    for address, target in (
-        (provider.service4, provider_cell.gateway4),
-        (provider.service6, provider_cell.gateway6),
-    ):
-        boundary.services.append(
-            Service(consumer.identity, address, endpoint.port, TCP, (("gateway", target, port),))
-        )
 
 
 def _external(topology: Topology, boundary: Boundary, consumer: Workload, connection: Connection) -> None:
-    """Egress to networks outside."""
+    """Egress to networks and names outside."""
     external = connection.external
     assert external is not None  # noqa: S101  the caller looked
     if external.cidr and not floor_reason(topology.floor, external.cidr):
         boundary.identities[consumer.identity].external.append(
             (external.cidr, external.port, external.number, ALLOW, connection.rule)
         )
+    if external.name:
+        boundary.external_names.setdefault(consumer.identity, []).append(names.entry(connection))
 
 
 def _door(topology: Topology, boundary: Boundary, consumer: Workload) -> None:
@@ -210,7 +273,7 @@ def _door(topology: Topology, boundary: Boundary, consumer: Workload) -> None:
     Through the north gateway's common one it would reach every public host by naming it.
     """
     declared = sorted(
-        (c for c in consumer.connections if c.external and c.external.host), key=lambda c: c.rule
+        (c for c in consumer.connections if c.external and c.external.public), key=lambda c: c.rule
     )
     if not declared:
         return
@@ -227,21 +290,25 @@ def _door(topology: Topology, boundary: Boundary, consumer: Workload) -> None:
             boundary.services.append(Service(consumer.identity, address, public, TCP, backends))
 
 
-def _audited(topology: Topology, boundary: Boundary) -> None:
-    """What cells in audit may do for the record, with the names that lead there."""
-    surroundings: dict[tuple[int, str], list[Cell]] = {}
-    for cell in topology.cells:
-        surroundings.setdefault((cell.tenant, cell.environment), []).append(cell)
-    for cell in topology.cells:
-        if not cell.audit:
-            continue
+def _audited(boundary: Boundary, cell: Cell, around: Around) -> None:
+    """What cells in audit may do for the record, with the names that lead there: both ends' own parts."""
+    if cell.audit:
         for workload in cell.workloads:
             boundary.identities[workload.identity].external.extend(audit.OUTSIDE)
-        for entry in audit.opened(cell, surroundings[cell.tenant, cell.environment]):
-            consumer, provider = entry.consumer.identity, entry.provider.identity
-            _pair(boundary, consumer, provider, entry.port, entry.protocol, entry.rule, entry.verdict)
-            if entry.verdict == AUDIT:
-                _name(boundary, consumer, entry.cell, entry.provider, short=entry.cell is cell)
+            boundary.external_names.setdefault(workload.identity, []).append(names.ANY_NAME)
+        _opened(boundary, cell, list(around.reachable(cell)))
+    if audit.reachable(cell):
+        for other in around.audited(cell):
+            if other.number != cell.number:
+                _opened(boundary, other, [cell])
+
+
+def _opened(boundary: Boundary, cell: Cell, neighbours: Collection[Cell]) -> None:
+    for entry in audit.opened(cell, neighbours):
+        consumer, provider = entry.consumer.identity, entry.provider.identity
+        _pair(boundary, consumer, provider, entry.port, entry.protocol, entry.rule, entry.verdict)
+        if entry.verdict == AUDIT:
+            _name(boundary, consumer, entry.cell, entry.provider, short=entry.cell.number == cell.number)
 
 
 def _backends(workload: Workload, endpoint: Endpoint) -> tuple[tuple[Backend, ...], tuple[Backend, ...]]:
@@ -267,7 +334,7 @@ def _cluster(name: str, endpoint: Endpoint, provider: Workload, source4: str, so
 
 def _name(boundary: Boundary, asker: int, cell: Cell, workload: Workload, short: bool = True) -> None:
     """Let ``asker`` resolve the workload: by its component's name inside the cell, with project always."""
-    if not workload.endpoints:
+    if not workload.endpoints or asker not in boundary.identities:
         return
     addresses = (workload.service4, workload.service6)
     names = boundary.names.setdefault(asker, {})
@@ -300,6 +367,10 @@ def _put(
     rule: int,
     verdict: int = ALLOW,
 ) -> None:
+    if local == IDENTITY_NORTH:
+        boundary.identities.setdefault(local, IdentityPolicy(0))
+    elif local not in boundary.identities:
+        return  # the other end's part has it
     entries = boundary.identities[local].policy
     entry = (remote, port, protocol, direction, verdict, rule)
     if not entries or entries[-1] != entry:
