@@ -97,15 +97,29 @@ def _between(start: End, target: End, port: int, protocol: str) -> list[Explanat
         sentence = f"It is an address of `{consumer.name}` itself, and a replica always reaches itself."
         return [Explanation(True, "SELF", RULE_SELF, sentence, port=port, protocol=protocol)]
     if protocol == "icmp":
-        sentence = (
-            "Echo can't be declared, so it is refused between components; errors that belong to an "
-            "allowed connection pass. Check with a connection instead."
-        )
-        return [Explanation(False, "ECHO", provider_cell.rule, sentence, protocol=protocol)]
+        return [_echo(cell, consumer, provider_cell, provider)]
     asked = [e for e in provider.endpoints if _is_asked(e, target.endpoint, port, protocol)]
     if not asked:
         return [_not_declared(cell, consumer, provider_cell, provider, target, port, protocol)]
     return [_edge(cell, consumer, provider_cell, provider, e, target.way) for e in asked]
+
+
+def _echo(cell: Cell, consumer: Workload, provider_cell: Cell, provider: Workload) -> Explanation:
+    """May it be pinged? Only by who may call something of it; by a replica's address, since services don't answer."""
+    there = f"`{provider.name}` of {provider_cell.project}"
+    edges = [decide(cell, consumer, provider_cell, provider, e) for e in provider.endpoints]
+    rule = provider.endpoints[0].rule if provider.endpoints else provider_cell.rule
+    if not provider.ping:
+        sentence = f"{there} doesn't declare that it may be pinged."
+        fix = f"components:\n  {provider.name}:\n    ping: true"
+        return Explanation(False, "ECHO", rule, sentence, fix, protocol="icmp")
+    if not any(edge.allowed for edge in edges):
+        sentence = (
+            f"Only who may call {there} may ping it, and `{consumer.name}` may call none of its endpoints."
+        )
+        return Explanation(False, "ECHO", rule, sentence, protocol="icmp")
+    sentence = f"`{consumer.name}` may ping {there} at the addresses of its replicas."
+    return Explanation(True, "ECHO", rule, sentence, protocol="icmp")
 
 
 def _is_asked(endpoint: Endpoint, name: str, port: int, protocol: str) -> bool:

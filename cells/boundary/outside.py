@@ -37,9 +37,6 @@ def explanations(topology: Topology, start: End, target: End, port: int, protoco
     network = target.network or _ANYWHERE[4]
     if target.closed or floor_reason(topology.floor, str(network)):
         return [floored(target.text)]
-    if protocol == "icmp":
-        sentence = "Echo to what lies outside can't be declared, so it is refused."
-        return [Explanation(False, "ECHO", 0, sentence, protocol=protocol)]
     return _network(topology, cell, consumer, target, network, port, protocol)
 
 
@@ -72,7 +69,7 @@ def _network(
                 True,
                 "EXTERNAL",
                 declared.rule,
-                f"`{consumer.name}` may call {text}, port {external.port}/{external.protocol}: "
+                f"`{consumer.name}` may call {text}, {_spoken(external)}: "
                 f"{external.cidr} is declared.{_part_of_floor(topology, network)}",
                 port=external.port,
                 protocol=external.protocol,
@@ -80,13 +77,21 @@ def _network(
             for _, _, declared, external in sorted(found, key=lambda row: row[:2])
         ]
     spoken = protocol or "tcp"
-    asked = f", port {port}/{spoken}" if port else ""
+    if spoken == "icmp":
+        port = 0
+    asked = f", {_spoken(External(port, spoken))}" if port or spoken == "icmp" else ""
     sentence = f"`{consumer.name}` declares no connection to {text}{asked}; egress is closed."
-    names = sorted({e.host for c in _declared(consumer, port, protocol) if (e := c.external) and is_name(e)})
+    names = sorted({e.name for c in _declared(consumer, port, protocol) if (e := c.external) and e.name})
     if names and target.kind == ends.NETWORK and network.num_addresses == 1:
         sentence += f" It passes while the resolver's answer to {', '.join(names)} says this address."
-    external = External(port or 443, spoken, cidr=str(network))
-    return [_closed(cell, consumer, external, sentence, port, spoken, audited=cell.audit)]
+    external = External(0 if spoken == "icmp" else port or 443, spoken, cidr=str(network))
+    # Audit is for TCP and UDP.
+    audited = cell.audit and spoken != "icmp"
+    return [_closed(cell, consumer, external, sentence, port, spoken, audited=audited)]
+
+
+def _spoken(external: External) -> str:
+    return "echo" if external.protocol == "icmp" else f"port {external.port}/{external.protocol}"
 
 
 def _part_of_floor(topology: Topology, network: ends.Network) -> str:
@@ -95,11 +100,6 @@ def _part_of_floor(topology: Topology, network: ends.Network) -> str:
         if floor.version == network.version and floor.subnet_of(network):  # type: ignore[arg-type]
             return " What of it belongs to the floor stays closed."
     return ""
-
-
-def is_name(external: External) -> bool:
-    """Whether it is a name of DNS or a pattern of names, and not a public host of the platform."""
-    return bool(external.host) and external.protocol != "http"
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -113,15 +113,15 @@ def _declared(consumer: Workload, port: int, protocol: str) -> list[Connection]:
         connection
         for connection in sorted(consumer.connections, key=lambda c: c.rule)
         if (external := connection.external) is not None
-        and (port in (0, external.port) or external.port == 0)
-        and (not protocol or PROTOCOLS[external.protocol] == PROTOCOLS.get(protocol))
+        and (not protocol or PROTOCOLS[external.protocol] == PROTOCOLS[protocol])
+        and (port in (0, external.port) or external.protocol == "icmp" == protocol)
     ]
 
 
 def _host(
     topology: Topology, cell: Cell, consumer: Workload, host: str, port: int, protocol: str
 ) -> list[Explanation]:
-    doors = [c for c in consumer.connections if c.external and c.external.host == host and not is_name(c.external)]  # fmt: skip
+    doors = [c for c in consumer.connections if c.external and c.external.public and c.external.host == host]
     if doors or (topology.apps_domain and is_below(host, topology.apps_domain)):
         return [_public(topology, consumer, host, doors, port, protocol)]
     found = [
@@ -130,17 +130,17 @@ def _host(
             "EXTERNAL",
             declared.rule,
             f"`{consumer.name}` may call {host}, port {external.port}/{external.protocol}, at the addresses "
-            f"that the platform's resolver answers: {external.host} is declared.",
+            f"that the platform's resolver answers: {external.name} is declared.",
             port=external.port,
             protocol=external.protocol,
         )
         for declared in _declared(consumer, port, protocol)
-        if (external := declared.external) and is_name(external) and matches(external.host, host)
+        if (external := declared.external) and external.name and matches(external.name, host)
     ]
     if found:
         return found
     if protocol == "icmp":
-        sentence = "Echo to what lies outside can't be declared, so it is refused."
+        sentence = f"Echo is declared for networks alone, not for names like {host}, so it is refused."
         return [Explanation(False, "ECHO", 0, sentence, protocol=protocol)]
     spoken = protocol or "tcp"
     asked = f", port {port}/{spoken}" if port else ""
@@ -183,7 +183,7 @@ def _public(
 
 
 def _door(topology: Topology, consumer: Workload, target: End, port: int, protocol: str) -> Explanation:
-    hosts = sorted({c.external.host for c in consumer.connections if c.external and c.external.host and not is_name(c.external)})  # fmt: skip
+    hosts = sorted({c.external.host for c in consumer.connections if c.external and c.external.public})
     fits = protocol in ("", "tcp") and port in (0, *topology.public_ports)
     if not hosts or not fits:
         return floored(target.text)

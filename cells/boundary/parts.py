@@ -45,7 +45,7 @@ def _listener(
     """A gateway's listeners are each one connection's consumer's."""
     known: dict[int, tuple[str, int]] = {}
     if target.kind == ends.NORTH:
-        doors = [c for c in consumer.connections if c.external and c.external.host and not outside.is_name(c.external)]  # fmt: skip
+        doors = [c for c in consumer.connections if c.external and c.external.public]
         if doors:
             first = min(doors, key=lambda c: c.rule)
             known[first.listener_port] = "the public hosts that it declares", first.rule

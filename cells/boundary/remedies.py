@@ -15,7 +15,8 @@ def entry(missing: Missing) -> str:
 def _external(external: External) -> str:
     if external.cidr:
         cidr = f'"{external.cidr}"' if ":" in external.cidr else external.cidr
-        return f"cidr: {cidr}, port: {external.port}, protocol: {external.protocol}"
+        port = "" if external.protocol == "icmp" else f"port: {external.port}, "
+        return f"cidr: {cidr}, {port}protocol: {external.protocol}"
     host = f'"{external.host}"' if external.host.startswith("*") else external.host
     return f"host: {host}, port: {external.port}, protocol: {external.protocol}"
 
