@@ -68,7 +68,6 @@ COUNTERS = (
     "backend missing",
     "configuration missing",
     "rewrite failed",
-    "translations of a socket full",
 )
 #: Protocol numbers of `FLOW_ID` above this are fragments, not flows.
 FLOW_FRAGMENT = 0x100

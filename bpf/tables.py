@@ -251,6 +251,9 @@ class Tables(ServiceTables, TrackingTables):
         for name in ("identities", "usages", "limits"):
             self._maps[name].delete(key)
         if current:
+            for key in self._maps["learned"].keys():
+                if layout.LEARNED_KEY.unpack(key)[0] == identity:
+                    self._maps["learned"].delete(key)
             policy, external = self._index.pop(identity, ({}, {}))
             self._drop_epoch(identity, layout.IDENTITY.unpack(current)[0], policy, external)
 

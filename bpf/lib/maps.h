@@ -48,7 +48,6 @@ CY_STORAGE(counted, struct counted)
 #define COUNT_BACKEND_MISSING 4
 #define COUNT_CONFIG_MISSING 5
 #define COUNT_REWRITE_FAILED 6
-#define COUNT_TRANSLATIONS_FULL 7
 
 static inline void count(__u32 what)
 {

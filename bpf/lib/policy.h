@@ -110,7 +110,7 @@ static inline void judge_external(__u32 local, const struct identity *i, const s
 	consider(map_lookup(external, &k), &found);
 	k.port = 0;
 	consider(map_lookup(external, &k), &found);
-	if (!(found.seen & (VOTE(VERDICT_DENY) | VOTE(VERDICT_ALLOW)))) {
+	if (!(found.seen & (VOTE(VERDICT_DENY) | VOTE(VERDICT_ALLOW))) && !(i->flags & IDENTITY_ABOVE_FLOOR)) {
 		struct learned_key n = {};
 		n.identity = local;
 		n.port = port;

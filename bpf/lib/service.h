@@ -15,7 +15,8 @@ static inline struct caller *caller_of(struct bpf_sock_addr *ctx)
 }
 
 /* Remember a translation in the socket itself: an LRU could forget it while the socket lives. A socket
- * has one for each service address, so that replies are always known. */
+ * has one for each service address and set of backends, so that late replies are known too; the one
+ * that was used longest ago makes room. */
 static inline void note(struct bpf_sock_addr *ctx, const struct address *service, __u16 service_port,
 			const struct address *backend, __u16 backend_port, __u32 set)
 {
@@ -26,25 +27,24 @@ static inline void note(struct bpf_sock_addr *ctx, const struct address *service
 		count(COUNT_STORAGE_FAILED);
 		return;
 	}
-	struct translation *s = 0;
+	struct translation *s = &t->slot[0];
 	int i;
 #pragma unroll
 	for (i = 0; i < TRANSLATIONS; i++) {
 		struct translation *known = &t->slot[i];
-		if (!s && (!known->set || (known->service_port == service_port && same(&known->service, service))))
+		if (known->set == set && known->service_port == service_port && same(&known->service, service)) {
 			s = known;
-	}
-	if (!s) {
-		/* More services than slots: the oldest one's late replies come untranslated. */
-		count(COUNT_TRANSLATIONS_FULL);
-		s = &t->slot[t->next & (TRANSLATIONS - 1)];
-		t->next++;
+			break;
+		}
+		if (known->used < s->used)
+			s = known;
 	}
 	s->service = *service;
 	s->backend = *backend;
 	s->service_port = service_port;
 	s->backend_port = backend_port;
 	s->set = set;
+	s->used = ++t->calls;
 }
 
 /* What a datagram socket chose before: it stays there as long as the set is the same. */
@@ -62,12 +62,14 @@ static inline int chosen_before(struct bpf_sock_addr *ctx, struct address *to, _
 		if (s->set == set && s->service_port == *port && same(&s->service, to)) {
 			*to = s->backend;
 			*port = s->backend_port;
+			s->used = ++t->calls;
 			return 1;
 		}
 	}
 	return 0;
 }
 
+/* What the application asked for when it hears from a backend; of several services that one it called last. */
 static inline int find_service(struct bpf_sock_addr *ctx, const struct address *from, __u16 *port,
 			       struct address *service)
 {
@@ -76,17 +78,19 @@ static inline int find_service(struct bpf_sock_addr *ctx, const struct address *
 	struct translations *t = storage_get(translated, ctx->sk, 0);
 	if (!t)
 		return 0;
+	__u32 latest = 0;
+	__u16 backend_port = *port;
 	int i;
 #pragma unroll
 	for (i = 0; i < TRANSLATIONS; i++) {
 		struct translation *s = &t->slot[i];
-		if (s->set && s->backend_port == *port && same(&s->backend, from)) {
+		if (s->used > latest && s->backend_port == backend_port && same(&s->backend, from)) {
+			latest = s->used;
 			*service = s->service;
 			*port = s->service_port;
-			return 1;
 		}
 	}
-	return 0;
+	return latest != 0;
 }
 
 static inline int refuse_call(struct caller *me, __u32 remote, const struct address *to, __u16 port, __u8 protocol,

@@ -184,15 +184,16 @@ struct edge_count {
 	__u32 pad;
 };
 
-/* Translations of one socket, one for each service address that it sends to. */
+/* Translations of one socket, one for each service address (and its set of backends) that it calls. */
 #define TRANSLATIONS 16
 struct translation {
 	struct address backend, service;
 	__u16 backend_port, service_port;
 	__u32 set;			/* the set of backends it was chosen from; 0: free */
+	__u32 used;			/* when, by the count of the socket's calls */
 };
 
 struct translations {
 	struct translation slot[TRANSLATIONS];
-	__u32 next;
+	__u32 calls;
 };
