@@ -99,6 +99,7 @@ def _endpoint(row: Replica, config: Config) -> dict[str, Any]:
         "cell": cell.number,
         "v4": pair.v4,
         "v6": pair.v6,
+        "translate": component.network.services,
         "state": "drain" if row.wanted == Replica.Wanted.DRAIN else "run",
         "process": {
             "image": row.release.images[name],
@@ -144,6 +145,9 @@ def encode(boundary: Boundary) -> dict[str, Any]:
                 "port": s.port,
                 "protocol": s.protocol,
                 "backends": [list(b) for b in s.backends],
+                "choice": s.choice,
+                "affinity": s.affinity,
+                "weights": list(s.weights),
             }
             for s in boundary.services
         ],
@@ -155,6 +159,7 @@ def encode(boundary: Boundary) -> dict[str, Any]:
             str(identity): sorted(map(list, set(entries)))
             for identity, entries in sorted(boundary.external_names.items())
         },
+        "limits": {str(identity): list(most) for identity, most in sorted(boundary.limits.items())},
         "floor": [list(entry) for entry in boundary.floor],
         "gateway": {
             "routes": [{"host": r.host, "cluster": r.cluster} for r in boundary.routes],
@@ -165,6 +170,8 @@ def encode(boundary: Boundary) -> dict[str, Any]:
                     "backends": [list(b) for b in c.backends],
                     "source4": c.source4,
                     "source6": c.source6,
+                    "sticky": c.sticky,
+                    "weights": list(c.weights),
                 }
                 for c in boundary.clusters
             ],

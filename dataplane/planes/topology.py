@@ -11,6 +11,7 @@ from django.conf import settings
 from cells.boundary import model
 from cells.specification import Component, Specification
 from dataplane import addresses
+from dataplane.planes import network
 from dataplane.planes.models import Plane
 from delivery.models import Deployment, Replica
 from infra.config import Config
@@ -108,7 +109,7 @@ def build(plane: Plane, config: Config | None = None) -> model.Topology:
     config = config or settings.CONFIG
     cells = list(
         Cell.objects.filter(environment__plane=plane)
-        .select_related("project__tenant", "environment", "serving_release")
+        .select_related("project__tenant__plan", "environment", "serving_release")
         .order_by("number")
     )
     incoming = {
@@ -119,10 +120,14 @@ def build(plane: Plane, config: Config | None = None) -> model.Topology:
         if deployment.release_id
     }
     replicas: dict[int, list[model.Replica]] = defaultdict(list)
-    for replica in Replica.objects.filter(plane=plane, wanted__in=RUNNING).order_by("pk"):
+    running = Replica.objects.filter(plane=plane, wanted__in=RUNNING).select_related("workload__component")
+    rows_running = list(running.order_by("pk"))
+    shares = network.weights(rows_running)
+    for replica in rows_running:
         pair = addresses.workload(config, replica.address_index)
+        serving = replica.wanted == Replica.Wanted.SERVE
         replicas[replica.workload_id].append(
-            model.Replica(f"r{replica.pk}", pair.v4, pair.v6, replica.wanted == Replica.Wanted.SERVE)
+            model.Replica(f"r{replica.pk}", pair.v4, pair.v6, serving, shares[replica.pk])
         )
     rows = (
         Workload.objects.filter(cell__in=cells)
@@ -242,6 +247,8 @@ def _workload(
                 visibility=endpoint.visibility,
                 hosts=hosts if endpoint.visibility == "public" else (),
                 callers=endpoint.callers,
+                balance=endpoint.balance,
+                affinity=endpoint.affinity,
             )
         )
     numbers = {connection.key: connection for connection in row.connections.all()}
@@ -261,6 +268,8 @@ def _workload(
         endpoints=tuple(endpoints),
         connections=tuple(connections.values()),
         replicas=tuple(_running(specification, name, replicas.get(row.pk, []))),
+        limits=network.limits(declared, cell.project.tenant.plan),
+        ping=declared.ping,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from django.db.models import Q
@@ -10,7 +11,7 @@ from django.db.models import Q
 from cells.specification import Specification
 from controlplane.errors import CytoplaneError
 from projects.models import Cell, Project
-from tenants.models import Tenant
+from tenants.models import Plan, Tenant
 
 
 @dataclass
@@ -81,9 +82,27 @@ def check(cell: Cell, specification: Specification, scale: dict[str, int]) -> No
         ("replicas", total.replicas, plan.replicas),
         ("MiB of memory", total.memory, plan.memory_mib),
         ("CPU cores", round(total.cpu, 2), plan.cpu),
+        *_network(specification, plan),
     ):
         if wanted > limit:
             raise CytoplaneError("quota", tenant=tenant.slug, limit=limit, what=what, wanted=wanted)
+
+
+def _network(specification: Specification, plan: Plan) -> Iterator[tuple[str, float, float]]:
+    """The most that one component declares, against the plan's ceilings."""
+    declared = [component.limits for component in specification.components.values()]
+    for what, amounts, ceiling in (
+        ("Mbit/s for a component", [d.bandwidth_in / 10**6 for d in declared], plan.bandwidth_mbit),
+        ("Mbit/s for a component", [d.bandwidth_out / 10**6 for d in declared], plan.bandwidth_mbit),
+        (
+            "new connections per second for a component",
+            [d.connections_per_second for d in declared],
+            plan.connections_per_second,
+        ),
+        ("open connections for a component", [d.connections for d in declared], plan.connections),
+    ):
+        if ceiling:
+            yield what, round(max(amounts, default=0), 3), ceiling
 
 
 def check_projects(tenant: Tenant) -> None:

@@ -152,7 +152,12 @@ def read_tenant(request: HttpRequest, slug: str) -> dict[str, Any]:
             "replicas": [used.replicas, plan.replicas],
             "memory_mib": [used.memory, plan.memory_mib],
             "cpu": [round(used.cpu, 2), plan.cpu],
-        }
+        },
+        "ceilings": {
+            "bandwidth_mbit": plan.bandwidth_mbit,
+            "connections_per_second": plan.connections_per_second,
+            "connections": plan.connections,
+        },
     }
 
 

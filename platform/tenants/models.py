@@ -36,7 +36,8 @@ class User(AbstractBaseUser):
 class Plan(models.Model):
     """What a tenant may use. CPU in cores, memory in MiB, both summed over all replicas.
 
-    ``repository_mib`` is for each project's.
+    ``repository_mib`` is for each project's. Bandwidth (Mbit/s in each direction), new connections per
+    second and open connections are for each component; 0: no ceiling.
     """
 
     name = models.CharField(max_length=40, unique=True)
@@ -46,6 +47,9 @@ class Plan(models.Model):
     cpu = models.FloatField(default=16)
     projects = models.PositiveIntegerField(default=20)
     repository_mib = models.PositiveIntegerField(default=1024)
+    bandwidth_mbit = models.PositiveIntegerField(default=2000)
+    connections_per_second = models.PositiveIntegerField(default=5000)
+    connections = models.PositiveIntegerField(default=20000)
 
     def __str__(self) -> str:
         return self.name
