@@ -7,7 +7,7 @@ VENV = $$(infra/bootstrap.sh)
 VENV_TO_RUN = $$(infra/bootstrap.sh run)
 VENV_AND_BASE = $$(infra/bootstrap.sh base)
 
-.PHONY: help demo up down status purge test lint lock bench conformance
+.PHONY: help demo up down status purge test lint lock bench conformance cluster cluster-down
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,12 @@ conformance: ## Random worlds against the oracle: ENGINE=machine SEED=1 PROBES=1
 
 bench: ## A against B in one run: NAME=… (none lists them)
 	@V=$(VENV) && exec $$V/bin/python -m infra.bench $(NAME)
+
+cluster: ## A real Kubernetes of two nodes on this machine, to develop and test on: KUBE_PROXY=1 with kube-proxy
+	@V=$(VENV_TO_RUN) && exec $$V/bin/python -m infra.cluster.control up
+
+cluster-down: ## Remove it again
+	@V=$(VENV_TO_RUN) && exec $$V/bin/python -m infra.cluster.control down
 
 lock: ## Write requirements.lock anew from pyproject.toml
 	@V=$(VENV) && $$V/bin/pip-compile -q --extra dev --strip-extras --no-header --no-annotate \

@@ -6,21 +6,28 @@ import contextlib
 import time
 import xmlrpc.client
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from infra.config import Config
+
+class Supervised(Protocol):
+    """An installation or a development cluster: whatever has a supervisor's socket in ``run``."""
+
+    @property
+    def run(self) -> Path: ...
+
 
 _RESTING = {"STOPPED", "EXITED", "FATAL"}
 
 
-def _server(config: Config) -> Any:
+def _server(config: Supervised) -> Any:
     transport = SupervisorTransport(None, None, f"unix://{config.run}/supervisor.sock")
     return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
 
 
-def states(config: Config) -> dict[str, str]:
+def states(config: Supervised) -> dict[str, str]:
     """Part → the supervisor's word for it; empty if the supervisor doesn't run."""
     try:
         return {row["name"]: row["statename"] for row in _server(config).getAllProcessInfo()}
@@ -28,7 +35,7 @@ def states(config: Config) -> dict[str, str]:
         return {}
 
 
-def reload(config: Config) -> None:
+def reload(config: Supervised) -> None:
     """Take new settings: parts that changed or are new are replaced, others go on."""
     server = _server(config)
     added, changed, removed = server.reloadConfig()[0]
@@ -39,7 +46,7 @@ def reload(config: Config) -> None:
         server.addProcessGroup(name)
 
 
-def start(config: Config, names: Iterable[str]) -> None:
+def start(config: Supervised, names: Iterable[str]) -> None:
     """Ask for parts to run; doesn't wait until they do."""
     server = _server(config)
     for name in names:
@@ -48,7 +55,7 @@ def start(config: Config, names: Iterable[str]) -> None:
             server.startProcess(name, False)
 
 
-def stop(config: Config, names: Iterable[str], seconds: float = 60) -> None:
+def stop(config: Supervised, names: Iterable[str], seconds: float = 60) -> None:
     """Ask for parts to end, all at once, and wait until they have."""
     server, names = _server(config), set(names)
     for name in names:
@@ -62,12 +69,12 @@ def stop(config: Config, names: Iterable[str], seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def shutdown(config: Config) -> None:
+def shutdown(config: Supervised) -> None:
     """End the supervisor with everything that still runs under it."""
     with contextlib.suppress(OSError, xmlrpc.client.Error):
         _server(config).shutdown()
 
 
-def pids(config: Config) -> dict[str, int]:
+def pids(config: Supervised) -> dict[str, int]:
     """Part → process id, of those that run."""
     return {row["name"]: row["pid"] for row in _server(config).getAllProcessInfo() if row["pid"]}

@@ -7,8 +7,6 @@ with the one that started it, and ports are free ones of 127.0.0.1. RBAC is on.
 
 from __future__ import annotations
 
-import base64
-import os
 import shutil
 import signal
 import socket
@@ -22,39 +20,13 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 
-import yaml
-
-from infra import config as installation
+from infra.kubernetes.binaries import NotBuilt, build, built, cache
 from infra.kubernetes.certificates import Authority, signing_key, write_secret
+from infra.kubernetes.kubeconfig import kubeconfig
 
-VERSION = "1.20.2"
 LOOPBACK = "127.0.0.1"
 _SECONDS = 60.0
 _ADMIN = ("admin", ("system:masters",))
-
-
-class NotBuilt(RuntimeError):
-    """The binaries aren't in the cache; ``infra/kubernetes/build.sh`` makes them."""
-
-
-def cache() -> Path:
-    """Where the built binaries are kept."""
-    return installation.load().cache / f"kubernetes-{VERSION}"
-
-
-def built(name: str = "kube-apiserver") -> bool:
-    """Whether a binary is in the cache."""
-    return (cache() / name).exists()
-
-
-def build(*names: str) -> None:
-    """Build what is missing in the cache; takes minutes the first time.
-
-    Raises ``CalledProcessError``; what failed is on stderr.
-    """
-    script = Path(__file__).with_name("build.sh")
-    environment = {**os.environ, "CYTOPLANE_CACHE": str(installation.load().cache)}
-    subprocess.run([str(script), *names], check=True, stdout=subprocess.DEVNULL, env=environment)
 
 
 def _free_port() -> int:
@@ -115,22 +87,7 @@ class ApiServer:
 
     def kubeconfig(self, user: str = _ADMIN[0], groups: tuple[str, ...] = _ADMIN[1]) -> str:
         """A kubeconfig for a user of these groups, everything inline."""
-        certificate, key = self.authority.issue(user, groups)
-
-        def inline(data: bytes) -> str:
-            return base64.b64encode(data).decode()
-
-        cluster = {"server": self.address, "certificate-authority-data": inline(self.authority.pem)}
-        credentials = {"client-certificate-data": inline(certificate), "client-key-data": inline(key)}
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "development", "cluster": cluster}],
-            "users": [{"name": user, "user": credentials}],
-            "contexts": [{"name": "development", "context": {"cluster": "development", "user": user}}],
-            "current-context": "development",
-        }
-        return yaml.safe_dump(document, sort_keys=False)
+        return kubeconfig(self.address, self.authority, user, groups)
 
     def _files(self) -> None:
         (self.folder / "authority.pem").write_bytes(self.authority.pem)

@@ -33,15 +33,28 @@ def signing_key(file: Path) -> None:
     write_secret(file, _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048)))
 
 
+def _name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
 class Authority:
     """Signs server and client certificates; lives as long as the API server does."""
 
-    def __init__(self, common: str = "development") -> None:
+    def __init__(self, common: str = "development", lifetime: timedelta = _LIFETIME) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
+        self._lifetime = lifetime
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
         builder = self._builder(self._name, self._key.public_key())
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         self._certificate = builder.sign(self._key, hashes.SHA256())
+
+    @property
+    def key(self) -> bytes:
+        """The authority's own key, for what signs by itself (the controller of signing requests)."""
+        return _pem(self._key)
 
     @property
     def pem(self) -> bytes:
@@ -57,15 +70,19 @@ class Authority:
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _SKEW)
-            .not_valid_after(now + _LIFETIME)
+            .not_valid_after(now + self._lifetime)
         )
 
     def issue(
-        self, common: str, organisations: tuple[str, ...] = (), address: str = ""
+        self,
+        common: str,
+        organisations: tuple[str, ...] = (),
+        address: str = "",
+        names: tuple[str, ...] = (),
     ) -> tuple[bytes, bytes]:
         """Certificate and key, PEM. To Kubernetes the common name is a user, organisations are groups.
 
-        With ``address`` it is also a server's.
+        With ``address`` it is also a server's, which has ``names`` (addresses, host names) as well.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         parts = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in organisations]
@@ -75,9 +92,8 @@ class Authority:
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         if address:
             usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
-            names: list[x509.GeneralName] = [x509.DNSName("localhost")]
-            names.append(x509.IPAddress(ipaddress.ip_address(address)))
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+            alternatives = [x509.DNSName("localhost"), *map(_name, (address, *names))]
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         return certificate.public_bytes(serialization.Encoding.PEM), _pem(key)
