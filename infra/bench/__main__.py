@@ -10,6 +10,9 @@ NAMES = {
     "gateway": "requests through the north gateway against a bare Envoy",
     "service": "connections through a service address against direct ones",
     "fresh": "a fresh Debian root to the first application live (minutes)",
+    "compile": "10,000 cells compiled whole against one change",
+    "change": "a changed declaration to the kernel's verdict, at 1, 100 and 1,000 cells",
+    "state": "memory of desired state, in the agent and in the kernel, for each endpoint",
     "memory": "memory of the idle platform by part",
 }
 
