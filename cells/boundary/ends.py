@@ -72,6 +72,8 @@ class End:
     endpoint: str = ""
     way: str = BY_SERVICE
     network: Network | None = None
+    #: Whose address it is, where it is a replica's own.
+    replica: str = ""
     #: An address that belongs to somebody whom the reader can't see.
     closed: bool = False
 
@@ -219,8 +221,9 @@ def _address(topology: Topology, text: str, network: Network, reader: Cell | Non
         for workload in cell.workloads:
             if address in (workload.service4, workload.service6):
                 found = End(COMPONENT, text, cell, workload)
-            elif any(address in (replica.v4, replica.v6) for replica in workload.replicas):
-                found = End(COMPONENT, text, cell, workload, way=BY_ADDRESS)
+            for replica in workload.replicas:
+                if address in (replica.v4, replica.v6):
+                    found = End(COMPONENT, text, cell, workload, way=BY_ADDRESS, replica=replica.id)
         if found is not None:
             mine = reader is None or cell.tenant == reader.tenant
             return found if mine else replace(outside, closed=True)

@@ -17,6 +17,7 @@ from cells.boundary.model import (
 )
 from cells.boundary.remedies import connection, endpoint
 
+INTERNET = ends.INTERNET
 #: What a call may be asked about; http and grpc are spoken over tcp.
 SPOKEN = ("tcp", "udp", "icmp")
 _OUTSIDE = (ends.INTERNET, ends.NETWORK, ends.HOST)
@@ -92,8 +93,8 @@ def _between(start: End, target: End, port: int, protocol: str) -> list[Explanat
             f"{provider_cell.environment}: environments never talk to each other."
         )
         return [Explanation(False, "OTHER_ENVIRONMENT", provider_cell.rule, sentence, port=port, protocol=protocol)]  # fmt: skip
-    only_copy = len(provider.replicas) == 1 and consumer.identity == provider.identity
-    if target.way == ends.BY_ADDRESS and only_copy:
+    same = consumer.identity == provider.identity
+    if target.replica and same and (start.replica == target.replica or len(provider.replicas) == 1):
         sentence = f"It is an address of `{consumer.name}` itself, and a replica always reaches itself."
         return [Explanation(True, "SELF", RULE_SELF, sentence, port=port, protocol=protocol)]
     if protocol == "icmp":
