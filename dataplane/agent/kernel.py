@@ -13,10 +13,12 @@ import threading
 from typing import Any
 
 from bpf import loader
-from bpf.tables import INGRESS, External, Flow, Policy, Service, Tables
+from bpf.tables import INGRESS, External, Flow, Policy, Tables
 from cells.boundary import Topology, compile_topology
 from dataplane import addresses
 from dataplane.agent import network
+from dataplane.agent import limits as limiting
+from dataplane.agent.balancing import services as in_service
 from dataplane.agent.connections import Backend as Gone
 from dataplane.agent.connections import Connections
 from infra.config import Config
@@ -119,7 +121,13 @@ class Kernel:
             self.ensure_namespace(name, index, [network.Address(pair.v4, pair.v6, identity)], hooked=hooked)
 
     def ensure_namespace(
-        self, name: str, number: int, owned: list[network.Address], *, hooked: bool = True
+        self,
+        name: str,
+        number: int,
+        owned: list[network.Address],
+        *,
+        hooked: bool = True,
+        translate: bool = True,
     ) -> network.Namespace:
         """The namespace, adopted as it is or made anew."""
         with self._lock:
@@ -128,9 +136,9 @@ class Kernel:
                 return known
             found = network.adopt(self.config, name, number)
             if found is None:
-                found = network.connect(self.config, self._tables, name, number, owned, hooked)
+                found = network.connect(self.config, self._tables, name, number, owned, hooked, translate)
             else:
-                network.introduce(self._tables, found, owned, hooked)
+                network.introduce(self._tables, found, owned, hooked, translate)
             self._known[name] = found
             self.connections.placed(name, found.path, found.ifindex, {a.identity for a in owned})
             return found
@@ -184,6 +192,10 @@ class Kernel:
                     self._tables.remove_identity(identity)
                     changed.add(identity)
             self._identities = boundary["identities"]
+            try:
+                limiting.apply(self._tables, boundary)
+            except OSError as error:
+                failures.append(refusal("the limits of components", error))
         self.connections.changed(changed)
         if failures:
             raise KernelError(f"{'; '.join(failures[:3])} ({len(failures)} refused)")
@@ -230,16 +242,7 @@ class Kernel:
 
     def set_services(self, services: list[dict[str, Any]], serving: set[str] | None) -> int:
         """Services with the backends that may serve; the number that changed."""
-        found = []
-        for entry in services:
-            backends = tuple(
-                (address, port)
-                for owner, address, port in entry["backends"]
-                if serving is None or owner == "gateway" or owner in serving
-            )
-            found.append(
-                Service(entry["consumer"], entry["address"], entry["port"], entry["protocol"], backends)
-            )
+        found = in_service(services, serving)
         with self._lock:
             try:
                 number = self._tables.set_services(found)
@@ -251,6 +254,11 @@ class Kernel:
         return number
 
     # What the kernel says.
+    def usage(self, boundary: dict[str, Any]) -> list[dict[str, int]]:
+        """What the components of desired state use of their limits."""
+        with self._lock:
+            return limiting.usage(self._tables, boundary)
+
     def flows(self) -> list[Flow]:
         with self._lock:
             # A build's are its builder's to take: they belong into that build's log.

@@ -194,17 +194,24 @@ def up(namespace: Namespace, pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def connect(
-    config: Config, tables: Tables, name: str, number: int, owned: Sequence[Address], hooked: bool = True
+    config: Config,
+    tables: Tables,
+    name: str,
+    number: int,
+    owned: Sequence[Address],
+    hooked: bool = True,
+    translate: bool = True,
 ) -> Namespace:
     """Make a namespace known to the kernel programs, and only then bring it up.
 
     Forged packets are reported under the identity of the first address. ``hooked``: the socket
-    hooks take its callers for that identity; not for the gateway, which has many.
+    hooks take its callers for that identity; not for the gateway, which has many. Unless ``translate``,
+    they leave service addresses alone, which then lead nowhere.
     """
     pairs = [(address.v4, address.v6) for address in owned]
     namespace = create(config, name, number, pairs)
     try:
-        introduce(tables, namespace, owned, hooked)
+        introduce(tables, namespace, owned, hooked, translate)
         up(namespace, pairs)
     except BaseException:
         tables.remove_endpoint(namespace.ifindex, namespace.cookie)
@@ -213,10 +220,18 @@ def connect(
     return namespace
 
 
-def introduce(tables: Tables, namespace: Namespace, owned: Sequence[Address], hooked: bool = True) -> None:
+def introduce(
+    tables: Tables,
+    namespace: Namespace,
+    owned: Sequence[Address],
+    hooked: bool = True,
+    translate: bool = True,
+) -> None:
     """Write who is behind the interface and which addresses are its own."""
     cookie = namespace.cookie if hooked else 0
-    tables.set_endpoint(namespace.ifindex, owned[0].identity, namespace.mac, namespace.host_mac, cookie)
+    tables.set_endpoint(
+        namespace.ifindex, owned[0].identity, namespace.mac, namespace.host_mac, cookie, translate
+    )
     for address in owned:
         tables.set_address(address.v4, address.identity, namespace.ifindex)
         tables.set_address(address.v6, address.identity, namespace.ifindex)
