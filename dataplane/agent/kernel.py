@@ -17,10 +17,11 @@ from bpf.tables import INGRESS, External, Flow, Policy, Tables
 from cells.boundary import Topology, compile_topology
 from dataplane import addresses
 from dataplane.agent import network
-from dataplane.agent import limits as limiting
 from dataplane.agent.balancing import services as in_service
 from dataplane.agent.connections import Backend as Gone
 from dataplane.agent.connections import Connections
+from dataplane.agent.limits import apply as apply_limits
+from dataplane.agent.limits import usage as usage_of
 from infra.config import Config
 
 log = logging.getLogger("cytoplane.agent")
@@ -193,7 +194,7 @@ class Kernel:
                     changed.add(identity)
             self._identities = boundary["identities"]
             try:
-                limiting.apply(self._tables, boundary)
+                apply_limits(self._tables, boundary)
             except OSError as error:
                 failures.append(refusal("the limits of components", error))
         self.connections.changed(changed)
@@ -257,7 +258,7 @@ class Kernel:
     def usage(self, boundary: dict[str, Any]) -> list[dict[str, int]]:
         """What the components of desired state use of their limits."""
         with self._lock:
-            return limiting.usage(self._tables, boundary)
+            return usage_of(self._tables, boundary)
 
     def flows(self) -> list[Flow]:
         with self._lock:
