@@ -95,6 +95,10 @@ class Connections:
         with self._wake:
             self._places.pop(name, None)
 
+    def places(self, identities: Iterable[int]) -> list[Place]:
+        """Where these identities' replicas are."""
+        return self._having(identities)
+
     def _having(self, identities: Iterable[int]) -> list[Place]:
         wanted = set(identities)
         with self._wake:

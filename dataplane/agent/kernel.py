@@ -12,11 +12,10 @@ import sys
 import threading
 from typing import Any
 
-from bpf import loader
 from bpf.tables import INGRESS, External, Flow, Policy, Tables
 from cells.boundary import Topology, compile_topology
 from dataplane import addresses
-from dataplane.agent import network
+from dataplane.agent import network, selftest, upstreams
 from dataplane.agent.balancing import services as in_service
 from dataplane.agent.connections import Backend as Gone
 from dataplane.agent.connections import Connections
@@ -101,6 +100,8 @@ class Kernel:
         self._declared_floor: list[tuple[str, str]] = []
         self._floor: list[tuple[str, str]] = []
         self.problems: list[str] = []
+        #: Why no workload may start at present, as a sentence.
+        self.distrust = ""
 
     # The platform's own namespaces.
     def ensure_platform(self) -> None:
@@ -109,6 +110,10 @@ class Kernel:
         for identity, entry in platform.identities.items():
             if identity not in self._tables.identities():
                 self._tables.apply_identity(identity, entry.cell, [Policy(*p) for p in entry.policy])
+        for identity, policy in selftest.policies().items():
+            self._tables.apply_identity(identity, 0, policy)
+        for service in selftest.services(self.config):
+            self._tables.set_service(service)
         for name, index, identity, hooked in (
             ("gateway", addresses.GATEWAY_NORTH, addresses.IDENTITY_GATEWAY_NORTH, False),
             ("resolver", addresses.RESOLVER, addresses.IDENTITY_RESOLVER, True),
@@ -116,6 +121,10 @@ class Kernel:
             *(
                 (f"build-{slot}", addresses.BUILD_FIRST + slot, addresses.IDENTITY_BUILDS[slot], True)
                 for slot in range(addresses.BUILD_SLOTS)
+            ),
+            *(
+                (f"selftest-{number}", addresses.SELFTEST_FIRST + number, identity, True)
+                for number, identity in enumerate(addresses.IDENTITY_SELFTEST)
             ),
         ):
             pair = addresses.workload(self.config, index)
@@ -181,7 +190,8 @@ class Kernel:
                         identity,
                         entry["cell"],
                         [Policy(*p) for p in entry["policy"]],
-                        [External(*e) for e in entry["external"]],
+                        [*(External(*e) for e in entry["external"]), *self._upstream(identity, boundary)],
+                        above_floor=identity == addresses.IDENTITY_RESOLVER,
                     )
                 except OSError as error:
                     failures.append(refusal(f"the rules of identity {identity}", error))
@@ -189,7 +199,7 @@ class Kernel:
                 if different:
                     changed.add(identity)
             for identity in self._tables.identities():
-                if identity not in wanted:
+                if identity not in wanted and identity not in addresses.IDENTITY_SELFTEST:
                     self._tables.remove_identity(identity)
                     changed.add(identity)
             self._identities = boundary["identities"]
@@ -200,6 +210,17 @@ class Kernel:
         self.connections.changed(changed)
         if failures:
             raise KernelError(f"{'; '.join(failures[:3])} ({len(failures)} refused)")
+
+    def _upstream(self, identity: int, boundary: dict[str, Any]) -> list[External]:
+        """What the resolver may ask outside, if anybody declares names there."""
+        if identity != addresses.IDENTITY_RESOLVER or not boundary.get("external_names"):
+            return []
+        return upstreams.entries(upstreams.servers(self.config))
+
+    @property
+    def floor(self) -> list[tuple[str, str]]:
+        """The floor in force: networks and reasons."""
+        return self._floor
 
     def refresh_floor(self) -> None:
         """Close the addresses that the node has got since; those it lost are open again."""
@@ -244,6 +265,7 @@ class Kernel:
     def set_services(self, services: list[dict[str, Any]], serving: set[str] | None) -> int:
         """Services with the backends that may serve; the number that changed."""
         found = in_service(services, serving)
+        found += selftest.services(self.config)
         with self._lock:
             try:
                 number = self._tables.set_services(found)
@@ -263,23 +285,37 @@ class Kernel:
     def flows(self) -> list[Flow]:
         with self._lock:
             # A build's are its builder's to take: they belong into that build's log.
-            return self._tables.drain_flows(lambda source: source not in addresses.IDENTITY_BUILDS)
+            apart = {*addresses.IDENTITY_BUILDS, *addresses.IDENTITY_SELFTEST}
+            return self._tables.drain_flows(lambda source: source not in apart)
+
+    def interfaces(self) -> dict[int, str]:
+        """Host sides of the namespaces that are in the tables, with the names of those."""
+        with self._lock:
+            return {known.ifindex: known.name for known in self._known.values()}
+
+    def counters(self) -> dict[str, int]:
+        """Failures that the programs counted since they were loaded."""
+        with self._lock:
+            return self._tables.counters()
+
+    def selftest(self) -> list[str]:
+        """Make the live test; what doesn't work, as sentences."""
+        with self._lock:
+            asker, answerer = (self._known[f"selftest-{number}"].path for number in (0, 1))
+        problems = selftest.run(self.config, asker, answerer)
+        with self._lock:
+            self._tables.drain_flows(lambda source: source in addresses.IDENTITY_SELFTEST)
+        return problems
 
     def health(self) -> list[str]:
         """What is wrong with the kernel side, as sentences."""
         with self._lock:
-            problems = [
-                f"kernel counter `{name}` is {value}" for name, value in self._tables.counters().items()
-            ]
+            problems = []
             for name, share in self._tables.pressure().items():
                 if share > 0.9:
                     problems.append(f"the kernel table `{name}` is {share:.0%} full")
         if self.connections.problem:
             problems.append(self.connections.problem)
-        status = loader.status(self.config)
-        if not status.get("loaded"):
-            off = [name for name, on in status.get("hooks", {}).items() if not on]
-            problems.append(f"kernel programs aren't attached: {', '.join(off) or 'none is loaded'}")
         return problems
 
     def namespaces(self) -> list[str]:

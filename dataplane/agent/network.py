@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bpf import attach
 from bpf.tables import Tables
-from dataplane.agent import namespaces
+from dataplane.agent import namespaces, selftest
 from dataplane.agent.host import ensure_host, remove_host
 from infra.config import Config
 
@@ -299,3 +299,4 @@ def remove_all(config: Config) -> None:
             subprocess.run(["ip", "link", "del", ifname], capture_output=True, check=False)
     for name in listing(config):
         subprocess.run(["ip", "netns", "del", full_name(config, name)], capture_output=True, check=False)
+    selftest.purge(config)

@@ -19,10 +19,11 @@ import httpx
 from dataplane import addresses
 from dataplane.agent import container, images, kernel, network, podman, state
 from dataplane.agent.logs import Tail, load_places, save_places
-from dataplane.agent.names import NameDenials
+from dataplane.agent.names import Names
 from dataplane.agent.outbox import Outbox
 from dataplane.agent.replica import ReplicaWorker
-from dataplane.client import ControlPlane, NotEnrolled, Refused, write_private
+from dataplane.agent.watch import Watch
+from dataplane.client import ControlPlane, NotEnrolled, Refused
 from dataplane.gateway.files import Gateway
 from infra.config import Config
 
@@ -53,6 +54,7 @@ class Agent:
         self.snapshot: dict[str, Any] | None = None
         self.problems: list[str] = []
         self._kernel: kernel.Kernel | None = None
+        self._watch: Watch | None = None
         self._changed = threading.Event()
         self._report = threading.Event()
         self._lock = threading.RLock()
@@ -61,7 +63,7 @@ class Agent:
         self._tails: dict[str, Tail] = {}
         self._outbox = Outbox()
         self._sent: dict[str, dict[str, Any]] = {}
-        self._names: NameDenials | None = None
+        self._names: Names | None = None
         self._state_file = config.agent_dir / "state.json"
         #: How far the logs are delivered, and what was kept of it by the agent before.
         self._places_file = config.agent_dir / "logs.json"
@@ -77,6 +79,8 @@ class Agent:
         """Bring up the kernel side, take up what was, then follow the control plane."""
         self.prepare()
         self._restore()
+        assert self._watch is not None
+        self._watch.start()
         threading.Thread(target=self._follow, name="follow", daemon=True).start()
         threading.Thread(target=self._apply_loop, name="apply", daemon=True).start()
         self._report_loop()
@@ -90,8 +94,10 @@ class Agent:
         self._kernel = kernel.Kernel(self.config)
         # The gateway starts as soon as its namespace is there, so its files come first.
         self.gateway.start_files()
-        self._names = NameDenials(self.config)
         self.kernel.ensure_platform()
+        self._names = Names(self.config, self.kernel)
+        self._watch = Watch(self.config, self.kernel, self._report.set)
+        self._watch.check()
         log.info("kernel side and platform namespaces are up")
 
     def _restore(self) -> None:
@@ -172,7 +178,11 @@ class Agent:
     def apply(self, document: dict[str, Any]) -> None:
         """Bring the node to a snapshot and acknowledge it once traffic goes as it says."""
         boundary = document["boundary"]
-        self.kernel.apply(boundary)
+        try:
+            self.kernel.apply(boundary)
+        finally:
+            if self._names is not None:
+                self._names.apply(boundary)
         wanted = {endpoint["id"]: endpoint for endpoint in document["endpoints"]}
         for key, endpoint in wanted.items():
             worker = self.workers.get(key)
@@ -221,23 +231,10 @@ class Agent:
             return []
         boundary, serving = snapshot["boundary"], self._serving()
         self.kernel.set_services(boundary["services"], serving)
-        self._write_names(boundary)
+        if self._names is not None:
+            self._names.write(boundary)
         expected = self.gateway.apply(boundary["gateway"], serving)
         return self.gateway.wait(expected, ENVOY_SECONDS)
-
-    def _write_names(self, boundary: dict[str, Any]) -> None:
-        import json
-
-        askers = {address: identity for address, (identity, _) in boundary["addresses"].items()}
-        text = json.dumps({"askers": askers, "names": boundary["names"]}, sort_keys=True)
-        file = self.config.resolver_dir / "table.json"
-        if file.exists() and file.read_text() == text:
-            return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_private(file, text.encode())
-        group = self.config.resolver_dir.stat().st_gid
-        os.chown(file, 0, group)
-        file.chmod(0o640)
 
     def _remove_strangers(self, wanted: set[str]) -> None:
         """Containers and namespaces that no snapshot knows, as after a crash."""
@@ -268,6 +265,8 @@ class Agent:
             node = None
             if time.monotonic() >= health_due:
                 self.kernel.refresh_floor()
+                if self._names is not None and self._names.refresh() and self.snapshot:
+                    self._accept(self.snapshot)
                 node = self.health()
                 health_due = time.monotonic() + HEALTH_SECONDS
                 if self.snapshot and self._applied == self.snapshot["generation"] and not self.problems:
@@ -350,7 +349,8 @@ class Agent:
 
     def health(self) -> dict[str, Any]:
         """The node's own view of itself."""
-        problems = [*self.problems, *self.kernel.health()]
+        problems = [*self.problems, *self.kernel.health(), *(self._watch.problems if self._watch else [])]
+        problems += self._names.problems() if self._names else []
         if not podman.Podman(self.config).alive():
             problems.append("podman doesn't answer")
         if not self.gateway.healthy():
@@ -360,6 +360,8 @@ class Agent:
             "problems": problems,
             "generation": self._applied,
             "replicas": len(self.workers),
+            "counters": self.kernel.counters(),
+            "sockets_ended": self.kernel.connections.ended,
             "facts": _facts(),
         }
 

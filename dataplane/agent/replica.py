@@ -106,6 +106,10 @@ class ReplicaWorker:
             self._podman.create(container.specification(self.config, self.endpoint, image))
             found = {"State": {"Status": "created", "Running": False}}
         if not found["State"]["Running"]:
+            if self.kernel.distrust:
+                self._set("starting", reason=f"the node can't isolate it yet: {self.kernel.distrust}"[:300])
+                self._stopping.wait(1.0)
+                return
             if found["State"].get("Status") not in ("created", "configured"):
                 self._restarting()
             container.open_output(self._podman.init(name))

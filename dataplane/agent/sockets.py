@@ -7,27 +7,23 @@ What is ended gets ECONNABORTED, at once, whatever it waits for; a TCP peer is s
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataplane.agent import netlink
 from dataplane.agent.namespaces import run_in
 
 _NETLINK_SOCK_DIAG = 4
 _BY_FAMILY, _DESTROY = 20, 21
-_ERROR, _DONE = 2, 3
-_REQUEST, _ACK, _DUMP = 1, 4, 0x300
-_HEADER = struct.Struct("=IHHII")
 #: family, protocol, extensions, padding, states; a socket's id follows.
 _REQUEST_HEAD = struct.Struct("=BBBBI")
 #: ports in network order, source, destination, interface, cookie.
 _ID = struct.Struct("=2s2s16s16sI8s")
 _ANSWER_HEAD = struct.Struct("=BBBB")
 _MAPPED = b"\0" * 10 + b"\xff\xff"
-_BUFFER = 1 << 18
 
 ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2 = 1, 2, 3, 4, 5
 CLOSE_WAIT, LAST_ACK, CLOSING = 8, 9, 11
@@ -64,36 +60,14 @@ class Socket:
         return self.protocol, self.remote, self.remote_port, self.local, self.local_port
 
 
-class _Diagnosis:
-    """A netlink socket of the namespace that it was opened in."""
+class _Diagnosis(netlink.Conversation):
+    """Asks about the sockets of the namespace that it was opened in."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
-        self._socket.settimeout(5)
-        self._socket.bind((0, 0))
+        super().__init__(_NETLINK_SOCK_DIAG)
 
     def __enter__(self) -> _Diagnosis:
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def _ask(self, kind: int, flags: int, body: bytes) -> Iterator[bytes]:
-        """Bodies of the answers until the last one. Raises ``OSError`` with the kernel's errno."""
-        self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | flags, 1, 0) + body)
-        while True:
-            received = self._socket.recv(_BUFFER)
-            while len(received) >= _HEADER.size:
-                size, answer, *_ = _HEADER.unpack_from(received)
-                content, received = received[_HEADER.size : size], received[(size + 3) & ~3 :]
-                if answer == _ERROR:
-                    (number,) = struct.unpack_from("=i", content)
-                    if number:
-                        raise OSError(-number, os.strerror(-number))
-                    return
-                if answer == _DONE:
-                    return
-                yield content
 
     def list(self, protocols: Iterable[int], states: Iterable[int]) -> list[Socket]:
         mask = sum(1 << state for state in states)
@@ -101,7 +75,7 @@ class _Diagnosis:
         for protocol in protocols:
             for family in (socket.AF_INET, socket.AF_INET6):
                 body = _REQUEST_HEAD.pack(family, protocol, 0, 0, mask) + bytes(_ID.size)
-                found += [_read(protocol, answer) for answer in self._ask(_BY_FAMILY, _DUMP, body)]
+                found += [_read(protocol, answer) for answer in self.ask(_BY_FAMILY, netlink.DUMP, body)]
         # A UDP socket without another end has port 0 there.
         return [each for each in found if each.remote_port]
 
@@ -109,7 +83,7 @@ class _Diagnosis:
         """Whether it was still there."""
         body = _REQUEST_HEAD.pack(each.family, each.protocol, 0, 0, 0) + each.raw
         try:
-            for _ in self._ask(_DESTROY, _ACK, body):
+            for _ in self.ask(_DESTROY, netlink.ACK, body):
                 pass
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ESTALE):
