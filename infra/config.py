@@ -50,6 +50,8 @@ class Config:
     index_url: str = ""
     #: Private networks that tenants may declare egress to, separated by commas. All others are floor.
     open_networks: str = ""
+    #: Servers that know names of the outside world, separated by commas; "": the machine's own.
+    dns_servers: str = ""
     #: The interface that faces the network, which the deny list and the pace of new connections hold
     #: for; "": the platform attaches nothing to any interface of the machine.
     edge_interface: str = ""
@@ -63,6 +65,16 @@ class Config:
         """``open_networks``, parsed. Raises ``ValueError``."""
         texts = (text.strip() for text in self.open_networks.split(","))
         return [ipaddress.ip_network(text) for text in texts if text]
+
+    @property
+    def upstreams(self) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+        """``dns_servers``, parsed. Raises ``ValueError``; a loopback address means nothing to the resolver."""
+        texts = (text.strip() for text in self.dns_servers.split(","))
+        found = [ipaddress.ip_address(text) for text in texts if text]
+        for address in found:
+            if address.is_loopback:
+                raise ValueError(f"{address} is a loopback address, which the resolver can't reach")
+        return found
 
     @property
     def name(self) -> str:
@@ -188,6 +200,7 @@ def load(home: str | os.PathLike | None = None) -> Config:
         portal_tls=_default("portal_tls", values, 0),
         index_url=_default("index_url", values, ""),
         open_networks=_default("open_networks", values, ""),
+        dns_servers=_default("dns_servers", values, ""),
         edge_interface=_default("edge_interface", values, ""),
         edge_connections=_default("edge_connections", values, 100),
         extra=values.get("extra", {}),

@@ -38,7 +38,13 @@ def check(config: Config) -> None:
         raise InstallError(
             f"{config.home} is too long a path: unix sockets in it would exceed 108 characters."
         )
-    texts = (config.index_url, config.open_networks, config.apps_domain, config.portal_host)
+    texts = (
+        config.index_url,
+        config.open_networks,
+        config.dns_servers,
+        config.apps_domain,
+        config.portal_host,
+    )
     for text in (*texts, config.edge_interface):
         if not text.isprintable() or '"' in text or "\\" in text:
             raise InstallError(f"The setting {text!r} holds characters that no setting may have.")
@@ -46,6 +52,10 @@ def check(config: Config) -> None:
         config.opened  # noqa: B018  it is parsed
     except ValueError as error:
         raise InstallError(f"CYTOPLANE_OPEN_NETWORKS can't be read: {error}.") from None
+    try:
+        config.upstreams  # noqa: B018  likewise
+    except ValueError as error:
+        raise InstallError(f"CYTOPLANE_DNS_SERVERS can't be read: {error}.") from None
     domain, portal = config.apps_domain.lower(), config.portal_host.lower()
     shares = domain == portal or portal.endswith(f".{domain}") or domain.endswith(f".{portal}")
     if shares and domain != "localhost":
@@ -68,6 +78,7 @@ def write_config(config: Config) -> None:
         f"portal_tls = {config.portal_tls}",
         f'index_url = "{config.index_url}"',
         f'open_networks = "{config.open_networks}"',
+        f'dns_servers = "{config.dns_servers}"',
         f'edge_interface = "{config.edge_interface}"',
         f"edge_connections = {config.edge_connections}",
     ]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from dataplane import addresses
-from dataplane.resolver.denials import Denials, path_in
+from dataplane.resolver import denials, lessons
 from dataplane.resolver.server import serve
 from dataplane.resolver.table import Table
 from infra import config as installation
@@ -16,8 +16,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     config = installation.load()
     own = addresses.workload(config, addresses.RESOLVER)
-    denials = Denials(path_in(config.resolver_dir))
-    asyncio.run(serve(Table(config.resolver_dir / "table.json"), denials, [own.v4, own.v6]))
+    table = Table(config.resolver_dir / "table.json")
+    counts = denials.Denials(denials.path_in(config.resolver_dir))
+    agent = lessons.Agent(lessons.path_in(config.resolver_dir))
+    asyncio.run(serve(table, counts, [own.v4, own.v6], agent=agent))
 
 
 if __name__ == "__main__":

@@ -29,19 +29,20 @@ class Denials:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._counts: dict[int, Counter[str]] = {}
+        #: By (identity, whether it was answered for the record all the same).
+        self._counts: dict[tuple[int, bool], Counter[str]] = {}
 
-    def note(self, identity: int, name: str) -> None:
-        """Somebody asked for a name that it may not reach."""
-        names = self._counts.setdefault(identity, Counter())
+    def note(self, identity: int, name: str, audited: bool = False) -> None:
+        """Somebody asked for a name that it may not reach, or, in audit, for one that it doesn't declare."""
+        names = self._counts.setdefault((identity, audited), Counter())
         plain = name.rstrip(".").lower()[:LONGEST_NAME]
         names[plain if plain in names or len(names) < MOST_NAMES else OTHERS] += 1
 
     def send(self) -> None:
         """Hand over what was counted; it is kept while nobody listens."""
         rows = [
-            (identity, name, count)
-            for identity, names in self._counts.items()
+            (identity, name, count, audited)
+            for (identity, audited), names in self._counts.items()
             for name, count in names.items()
         ]
         if not rows:
@@ -57,8 +58,9 @@ class Denials:
             except OSError:
                 return
 
-    def _forget(self, rows: list[tuple[int, str, int]]) -> None:
-        for identity, name, _ in rows:
-            del self._counts[identity][name]
-            if not self._counts[identity]:
-                del self._counts[identity]
+    def _forget(self, rows: list[tuple[int, str, int, bool]]) -> None:
+        for identity, name, _, audited in rows:
+            names = self._counts[identity, audited]
+            del names[name]
+            if not names:
+                del self._counts[identity, audited]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from dataplane.resolver import server
 from dataplane.resolver.denials import Denials
 from dataplane.resolver.server import answer, serve
-from dataplane.resolver.table import Table
+from dataplane.resolver.table import Table, _Content
 from tests.dataplane import processes
 
 WEB, OTHER, STRANGER = "127.0.0.1", "127.0.0.2", "127.0.0.9"
@@ -174,7 +174,7 @@ def test_a_table_that_is_gone_keeps_the_last_one(table: Table, file: Path) -> No
 
 def _table() -> Table:
     made = Table(Path("/nonexistent"))
-    made._askers, made._names = {WEB: "300"}, NAMES
+    made._content = _Content({WEB: "300"}, NAMES)
     return made
 
 
@@ -343,4 +343,4 @@ def test_names_in_vain_are_noted_and_what_an_address_is_called_is_not(table: Tab
     denials = Denials(tmp_path / "nobody.sock")
     for name, kind in (("vault.bank", "A"), ("9.0.0.127.in-addr.arpa", "PTR"), ("api", "A")):
         answer(table, WEB, DNSRecord.question(name, kind).pack(), denials)
-    assert {identity: dict(names) for identity, names in denials._counts.items()} == {300: {"vault.bank": 1}}
+    assert {key: dict(names) for key, names in denials._counts.items()} == {(300, False): {"vault.bank": 1}}
