@@ -198,13 +198,13 @@ class Tables:
         """The public ports, as (port, protocol): exactly these."""
         self._exactly("edge_ports", {_PORT.pack(*pair): layout.U32.pack(1) for pair in ports})
 
-    def set_pace(self, protocol: int, per_second: int, burst: int = 0) -> None:
+    def set_pace(self, protocol: int, per_second: float, burst: int = 0) -> None:
         """What one source may do: new connections (TCP) or packets (UDP) per second; 0: no limit.
 
         ``burst`` is how many may come at once, twice the pace if it isn't given.
         """
-        interval = SECOND // per_second if per_second else 0
-        tolerance = interval * max(0, (burst or 2 * per_second) - 1)
+        interval = int(SECOND / per_second) if per_second else 0
+        tolerance = interval * max(0, (burst or int(2 * per_second)) - 1)
         which = layout.U32.pack(int(protocol == UDP))
         self._maps["edge_paces"].set(which, _PACE.pack(interval, tolerance))
 
