@@ -1,8 +1,12 @@
-"""Compiles, checks, pins and attaches the kernel programs, then ends.
+"""Checks, pins and attaches the kernel programs, then ends.
 
 ``python -m bpf.loader load|unload|status`` prints one JSON object. Loading again upgrades in place:
 maps are kept (same layout) or made anew beside the old ones (another layout), hooks are replaced
 without a gap, and tc filters keep the old program until the agent replaces them.
+
+The order makes it safe to be refused or killed anywhere: first every program is in the kernel and
+pinned aside, then the hooks change, one by one and each in place, then the folder of pins changes in
+one step. What is pinned aside and hangs on a hook is found by the next load and replaced in turn.
 """
 
 from __future__ import annotations
@@ -11,90 +15,36 @@ import argparse
 import ctypes
 import json
 import os
-import platform
-import re
+import resource
 import shutil
-import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from bpf import layout, source
+from bpf import btf, fields, opening, source
 from bpf import sys as bpf
+from bpf.errors import LoadError
+from bpf.machine import cgroup_root, find_headers, mount_bpffs, one_at_a_time, unmount_ours
+from bpf.programs import HOOKS, PROGRAMS
 from infra import config as installation
 
-#: program → (bcc's program type name, attach type of linux/bpf.h or None for tc)
-PROGRAMS: dict[str, tuple[str, int | None]] = {
-    "from_workload": ("SCHED_CLS", None),
-    "to_workload": ("SCHED_CLS", None),
-    "connect4": ("CGROUP_SOCK_ADDR", 10),
-    "connect6": ("CGROUP_SOCK_ADDR", 11),
-    "sendmsg4": ("CGROUP_SOCK_ADDR", 14),
-    "sendmsg6": ("CGROUP_SOCK_ADDR", 15),
-    "recvmsg4": ("CGROUP_SOCK_ADDR", 19),
-    "recvmsg6": ("CGROUP_SOCK_ADDR", 20),
-    "getpeername4": ("CGROUP_SOCK_ADDR", 29),
-    "getpeername6": ("CGROUP_SOCK_ADDR", 30),
-    "sockops": ("SOCK_OPS", 3),
-}
+__all__ = [
+    "HOOKS",
+    "PROGRAMS",
+    "LoadError",
+    "cgroup_root",
+    "find_headers",
+    "load",
+    "mount_bpffs",
+    "pins",
+    "status",
+    "unload",
+]
 
-
-_OUR_MOUNTS = Path("/run/cytoplane.mounts")
-
-
-class LoadError(RuntimeError):
-    """Loading failed; the message says what and what to do about it."""
-
-
-def _mounts() -> list[tuple[str, str]]:
-    return [tuple(line.split()[1:3]) for line in Path("/proc/mounts").read_text().splitlines()]  # type: ignore[misc]
-
-
-def mount_bpffs() -> None:
-    """Mount the file systems that a fresh machine lacks."""
-    kinds = {kind for _, kind in _mounts()}
-    for kind, where in (("bpf", "/sys/fs/bpf"), ("tracefs", "/sys/kernel/tracing")):
-        if kind not in kinds and Path(where).exists():
-            subprocess.run(["mount", "-t", kind, kind, where], check=True)
-            # As long-lived as the mount: neither survives a restart of the machine.
-            with _OUR_MOUNTS.open("a") as notes:
-                notes.write(f"{where}\n")
-
-
-def unmount_ours() -> None:
-    """Take back the mounts that we made, once no installation needs them."""
-    if not _OUR_MOUNTS.exists() or any(Path("/sys/fs/bpf").glob("cytoplane-*")):
-        return
-    for where in reversed(_OUR_MOUNTS.read_text().split()):
-        subprocess.run(["umount", where], check=False, capture_output=True)
-    _OUR_MOUNTS.unlink()
-
-
-def cgroup_root() -> Path:
-    """Where the version 2 hierarchy is mounted; hybrid systems have it below /sys/fs/cgroup."""
-    for where, kind in _mounts():
-        if kind == "cgroup2":
-            return Path(where)
-    raise LoadError("no cgroup2 hierarchy is mounted: mount one, e.g. at /sys/fs/cgroup/unified")
-
-
-def find_headers() -> None:
-    """Let bcc find kernel headers: those of the running kernel, else Debian's newest.
-
-    Safe because the programs use nothing but UAPI structures.
-    """
-    wanted = Path("/lib/modules") / platform.release()
-    if (wanted / "build").exists():
-        return
-    candidates = sorted(Path("/usr/src").glob("linux-headers-*-amd64"))
-    if not candidates:
-        raise LoadError("no kernel headers: install linux-headers-amd64")
-    wanted.mkdir(parents=True, exist_ok=True)
-    common = Path(str(candidates[-1]).replace("-amd64", "-common"))
-    for name, target in (("build", candidates[-1]), ("source", common)):
-        link = wanted / name
-        if link.is_symlink():
-            link.unlink()
-        link.symlink_to(target)
+_EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def pins(config: installation.Config) -> Path:
@@ -102,135 +52,154 @@ def pins(config: installation.Config) -> Path:
     return config.bpffs / source.layout_hash()
 
 
-def _check_layouts(module) -> None:
-    """Compare the compiled structures with their mirrors in ``bpf.layout``."""
-    for name, (key, value) in layout.MAPS.items():
-        table = module[name]
-        copies = bpf.possible_cpus() if name in layout.PER_CPU else 1
-        for what, mirror, size in (
-            ("key", key, ctypes.sizeof(table.Key)),
-            ("value", value, ctypes.sizeof(table.Leaf) // copies),
-        ):
-            if size != mirror.size:
-                raise LoadError(f"map {name}: the {what} has {size} bytes in C and {mirror.size} in Python")
-
-
-def _readable(verifier_log: str) -> str:
-    """The verifier's complaint without its trace of instructions."""
-    lines = [
-        line for line in verifier_log.splitlines() if line.strip() and not re.match(r"^\s*\d+:|^R\d|^;", line)
-    ]
-    return " / ".join(lines[-3:])
-
-
 def load(config: installation.Config) -> dict:
-    """Compile, pin and attach. Returns what ``status`` returns."""
-    import bcc  # the compiler stays resident, hence here and not in the agent
-
+    """Load everything, then attach everything. Returns what ``status`` returns, and what it cost."""
+    begun = time.monotonic()
     mount_bpffs()
-    find_headers()
-    folder = pins(config)
-    (folder / "programs").mkdir(parents=True, exist_ok=True)
-    (folder / "maps").mkdir(exist_ok=True)
-    os.chmod(config.bpffs, 0o700)
+    with one_at_a_time():
+        folder = pins(config)
+        (folder / "maps").mkdir(parents=True, exist_ok=True)
+        os.chmod(config.bpffs, 0o700)
+        opened = opening.open_object(config, "cells", folder / "maps")
+        _check_structures(opened)
+        aside = _pin_aside(folder, opened)
+        _attach_all(config, opened)
+        _switch(aside, folder / "programs")
+        _clear(folder, ["programs"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return {**status(config), "seconds": round(time.monotonic() - begun, 2), "peak_mib": peak}
+
+
+def _check_structures(opened: opening.Opened) -> None:
+    """Compare the compiled structures with their mirrors in ``bpf.layout``, field by field."""
+    wrong = fields.differences(btf.of_program(opened.programs["from_workload"]))
+    if wrong:
+        raise LoadError(f"structures differ between bpf/lib/types.h and bpf/layout.py: {'; '.join(wrong)}")
+
+
+def _pin_aside(folder: Path, opened: opening.Opened) -> Path:
+    """Pin the programs in a folder of their own, which isn't in use yet."""
+    number = 0
+    while (aside := folder / f"programs_{number}").exists():
+        number += 1
+    aside.mkdir()
+    for name, descriptor in opened.programs.items():
+        bpf.object_pin(descriptor, aside / name)
+    (aside / "loader").symlink_to(opened.loader)
+    return aside
+
+
+def _switch(aside: Path, current: Path) -> None:
+    """Make the folder the one in use, in one step; the earlier one is aside afterwards."""
+    if not current.exists():
+        aside.rename(current)
+    elif _libc.renameat2(-100, bytes(aside), -100, bytes(current), _EXCHANGE):
+        number = ctypes.get_errno()
+        raise LoadError(
+            f"bpffs can't exchange two folders ({os.strerror(number)}): Linux 5.17 or newer is needed"
+        )
+
+
+def _clear(folder: Path, keep: list[str]) -> None:
+    """Forget programs that were pinned aside; their hooks have been replaced."""
+    for aside in folder.glob("programs*"):
+        if aside.name not in keep:
+            shutil.rmtree(aside)
+
+
+@contextmanager
+def _root() -> Iterator[int]:
+    descriptor = os.open(cgroup_root(), os.O_RDONLY | os.O_DIRECTORY)
     try:
-        module = bcc.BPF(text=source.for_bcc(folder / "maps"), cflags=["-Wno-unused-function"])
-    except Exception as error:  # bcc raises bare Exception
-        raise LoadError(f"the kernel programs don't compile: {error}") from error
-    _check_layouts(module)
-    root = os.open(cgroup_root(), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for name, (kind, attach_type) in PROGRAMS.items():
-            try:
-                if attach_type is None:
-                    function = module.load_func(name, getattr(bcc.BPF, kind))
-                else:
-                    function = module.load_func(name, getattr(bcc.BPF, kind), attach_type=attach_type)
-            except Exception as error:
-                raise LoadError(f"the kernel refuses the program {name}: {_readable(str(error))}") from error
-            pin = folder / "programs" / name
-            fresh = pin.with_name(name + "_new")  # bpffs refuses dots
-            fresh.unlink(missing_ok=True)
-            bpf.object_pin(function.fd, fresh)
-            if attach_type is not None:
-                _attach(config, root, function.fd, name, attach_type)
-            pin.unlink(missing_ok=True)  # bpffs renames onto free names only
-            fresh.rename(pin)
+        yield descriptor
     finally:
-        os.close(root)
-    return status(config)
+        os.close(descriptor)
 
 
-def _attached_by_us(config: installation.Config, name: str) -> list[int]:
-    """Descriptors of earlier versions of a program that this installation pinned."""
-    found = []
-    for pin in config.bpffs.glob(f"*/programs/{name}*"):
+def _ours(config: installation.Config, name: str) -> Iterator[int]:
+    """Descriptors of every version of a program that this installation pinned, in any layout or aside."""
+    return _pinned(config.bpffs, f"*/programs*/{name}")
+
+
+def _pinned(folder: Path, pattern: str) -> Iterator[int]:
+    """Descriptors of pinned programs; each is closed when the next one is asked for."""
+    for pin in folder.glob(pattern):
         try:
-            found.append(bpf.object_get(pin))
+            descriptor = bpf.object_get(pin)
         except OSError:
             continue
-    return found
-
-
-def _attach(config: installation.Config, root: int, program: int, name: str, kind: int) -> None:
-    """Attach a hook, in place of the version that is attached if there is one."""
-    ids = bpf.attached(root, kind)
-    for earlier in _attached_by_us(config, name):
         try:
-            if bpf.info(earlier)["id"] in ids:
-                bpf.attach_cgroup(root, program, kind, replace=earlier)
-                return
+            yield descriptor
         finally:
-            os.close(earlier)
+            os.close(descriptor)
+
+
+def _attach_all(config: installation.Config, opened: opening.Opened) -> None:
+    """Put every hook in place of its earlier version. If one can't be, the earlier ones come back."""
+    done: list[tuple[str, int, int | None]] = []
+    with _root() as root:
+        try:
+            for name, kind in HOOKS.items():
+                done.append((name, kind, _attach(config, root, opened.programs[name], name, kind)))
+        except OSError as error:
+            for back, kind, earlier in reversed(done):
+                if earlier is None:
+                    bpf.detach_cgroup(root, opened.programs[back], kind)
+                else:
+                    bpf.attach_cgroup(root, earlier, kind, replace=opened.programs[back])
+            failed = list(HOOKS)[len(done)]
+            raise LoadError(
+                f"the program {failed} can't be attached to the root of the cgroups: {error.strerror}. What was "
+                "attached before stays in force; look for another program there that doesn't share it"
+            ) from error
+        finally:
+            for _, _, earlier in done:
+                if earlier is not None:
+                    os.close(earlier)
+
+
+def _attach(config: installation.Config, root: int, program: int, name: str, kind: int) -> int | None:
+    """Attach a hook; the version that it took the place of, None if there was none."""
+    ids = bpf.attached(root, kind)
+    for earlier in _ours(config, name):
+        if bpf.info(earlier)["id"] in ids and bpf.info(earlier)["id"] != bpf.info(program)["id"]:
+            bpf.attach_cgroup(root, program, kind, replace=earlier)
+            return os.dup(earlier)
     bpf.attach_cgroup(root, program, kind)
+    return None
 
 
 def unload(config: installation.Config) -> dict:
     """Detach everything of this installation and remove its pins; works on leftovers of a crash."""
     if not config.bpffs.exists():
         return {"loaded": False}
-    root = os.open(cgroup_root(), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for name, (_, kind) in PROGRAMS.items():
-            if kind is None:
-                continue
-            for program in _attached_by_us(config, name):
-                try:
+    with one_at_a_time():
+        with _root() as root:
+            for name, kind in HOOKS.items():
+                for program in _ours(config, name):
                     if bpf.info(program)["id"] in bpf.attached(root, kind):
                         bpf.detach_cgroup(root, program, kind)
-                finally:
-                    os.close(program)
-    finally:
-        os.close(root)
-    from bpf import attach
+        from bpf import attach
 
-    attach.detach_all(config)
-    shutil.rmtree(config.bpffs)
+        attach.detach_all(config)
+        shutil.rmtree(config.bpffs)
     unmount_ours()
     return {"loaded": False}
 
 
 def status(config: installation.Config) -> dict:
-    """What is pinned and attached."""
-    folder = pins(config)
-    if not folder.exists():
+    """What is pinned and attached, and which loader did it."""
+    current = pins(config) / "programs"
+    if not current.exists():
         return {"loaded": False}
-    root = os.open(cgroup_root(), os.O_RDONLY | os.O_DIRECTORY)
     hooks = {}
-    try:
-        for name, (_, kind) in PROGRAMS.items():
-            if kind is None:
-                continue
-            try:
-                program = bpf.object_get(folder / "programs" / name)
-            except OSError:
-                hooks[name] = False
-                continue
-            hooks[name] = bpf.info(program)["id"] in bpf.attached(root, kind)
-            os.close(program)
-    finally:
-        os.close(root)
-    return {"loaded": all(hooks.values()), "layout": folder.name, "hooks": hooks}
+    with _root() as root:
+        for name, kind in HOOKS.items():
+            # One that is aside counts too: a load may be in the middle, or have been killed there.
+            ids = {bpf.info(program)["id"] for program in _pinned(current.parent, f"programs*/{name}")}
+            hooks[name] = not ids.isdisjoint(bpf.attached(root, kind))
+    by = (current / "loader").readlink().name if (current / "loader").is_symlink() else "bcc"
+    return {"loaded": all(hooks.values()), "layout": current.parent.name, "hooks": hooks, "loader": by}
 
 
 def main() -> int:
@@ -241,6 +210,7 @@ def main() -> int:
     try:
         answer = {"load": load, "unload": unload, "status": status}[arguments.command](config)
     except (LoadError, OSError) as error:
+        # What is in force goes on; whoever reads this decides by `error` and looks at `in_force`.
         print(json.dumps({"loaded": False, "error": str(error)}))
         return 1
     print(json.dumps(answer))
