@@ -7,12 +7,9 @@ when its pin is taken away, with the rest of the installation at the latest.
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
 import ipaddress
 import json
 import os
-import re
 import shutil
 import struct
 import sys
@@ -20,12 +17,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bpf import layout, links, loader, source
+from bpf import btf, fields, layout, links, loader, opening, source
 from bpf import sys as bpf
 from bpf.reasons import REASONS
 from infra import config as installation
 
-SOURCE, HEADER, PROGRAM = "edge.bpf.c", "lib/edge.h", "node_edge"
+HEADER, PROGRAM = "lib/edge.h", "node_edge"
 TCP, UDP = 6, 17
 SECOND = 10**9
 
@@ -43,6 +40,15 @@ MAPS: dict[str, tuple[struct.Struct, struct.Struct]] = {
     "edge_offenders": (_OFFENDER, _TALLY),
     "edge_counters": (layout.U32, layout.U64),
 }
+#: C structure → its fields in the order of the mirrors above.
+_NAMES = {
+    "edge_pace": "interval tolerance",
+    "edge_port": "port protocol",
+    "edge_prefix": "prefixlen address",
+    "edge_source": "address protocol",
+    "edge_offender": "address reason",
+    "edge_tally": "packets bytes last",
+}
 _PER_CPU = frozenset({"edge_counters"})
 #: Names of the counters in their order; the first two count what was meant to be refused.
 COUNTERS = ("denied", "limited", "edge sources full", "edge offenders full")
@@ -54,53 +60,34 @@ class EdgeError(RuntimeError):
 
 def folder(config: installation.Config) -> Path:
     """Pins of this layout."""
-    text = re.sub(r"/\*.*?\*/|\s+", "", (source.HERE / HEADER).read_text(), flags=re.S)
-    return config.bpffs / f"edge-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return config.bpffs / f"edge-{source.layout_hash('edge')}"
 
 
 def _link(config: installation.Config) -> Path:
     return config.bpffs / "edge-link"
 
 
-def _text() -> str:
-    """The program with its header, in neutral syntax."""
-    header = (source.HERE / HEADER).read_text().replace("#pragma once\n", "")
-    return (source.HERE / SOURCE).read_text().replace(f'#include "{HEADER}"\n', header)
-
-
-def _for_bcc(pins: Path) -> str:
-    text = re.sub(
-        r'^CY_MAP\("(\w+)", ([^,]+), ([^,]+), (\w+), (\d+), (\w+)\)',
-        rf'BPF_TABLE_PINNED7("\1", \2, \3, \4, \5, "{pins}/\4", \6);',
-        _text(),
-        flags=re.M,
-    )
-    return re.sub(r"\bmap_(lookup|update)\((\w+), ", r"\2.\1(", text)
-
-
 def load(config: installation.Config) -> None:
-    """Compile, check and pin. What is attached gets the new program in place of the old one."""
-    import bcc  # the compiler stays resident, hence here and not in the agent
-
+    """Load, check and pin. What is attached gets the new program in place of the old one."""
     loader.mount_bpffs()
-    loader.find_headers()
     pins = folder(config)
     (pins / "maps").mkdir(parents=True, exist_ok=True)
     (pins / "programs").mkdir(exist_ok=True)
     os.chmod(config.bpffs, 0o700)
-    try:
-        module = bcc.BPF(text=_for_bcc(pins / "maps"), cflags=["-Wno-unused-function"])
-        function = module.load_func(PROGRAM, bcc.BPF.XDP)
-    except Exception as error:  # bcc raises bare Exception
-        raise EdgeError(f"the edge's program can't be loaded: {error}") from error
-    for name, (key, value) in MAPS.items():
-        copies = bpf.possible_cpus() if name in _PER_CPU else 1
-        sizes = ctypes.sizeof(module[name].Key), ctypes.sizeof(module[name].Leaf) // copies
-        if sizes != (key.size, value.size):
-            raise EdgeError(f"map {name}: {sizes} bytes in C, {key.size} and {value.size} in Python")
+    opened = opening.open_object(config, "edge", pins / "maps")
+    types = btf.of_program(opened.programs[PROGRAM])
+    mirrors = {kind: mirror for kind, mirror in _mirrors().items() if kind.startswith("struct ")}
+    if wrong := fields.differences(types, mirrors, _NAMES):
+        raise EdgeError(f"structures differ between bpf/{HEADER} and bpf/edge.py: {'; '.join(wrong)}")
     pin = pins / "programs" / PROGRAM
     pin.unlink(missing_ok=True)  # bpffs pins onto free names only
-    bpf.object_pin(function.fd, pin)
+    bpf.object_pin(opened.programs[PROGRAM], pin)
+
+
+def _mirrors() -> dict[str, struct.Struct]:
+    declared = source.maps("edge")
+    pairs = [(declared[name], MAPS[name]) for name in MAPS]
+    return {kind: mirror for d, both in pairs for kind, mirror in zip((d.key, d.value), both, strict=True)}
 
 
 def attach(config: installation.Config, interface: str) -> str:

@@ -1,21 +1,25 @@
-"""Turns the C sources into one text that bcc compiles.
+"""Turns the C sources into one text for each object, for bcc or for libbpf.
 
-The sources use a neutral syntax, so that the same text can be built for bcc and for libbpf:
-``CY_MAP(...)``, ``CY_MAP_OF_MAPS(...)``, ``CY_STORAGE(...)``, ``map_lookup(map, key)``, ``map_update(map, key, value)``,
-``map_delete(map, key)``, ``storage_get(map, socket, flags)``. bcc rewrites map methods only in the
-main file and not inside macros, hence includes are flattened and the calls expanded here.
+The sources use a neutral syntax: ``CY_MAP(...)``, ``CY_MAP_OF_MAPS(...)``, ``CY_STORAGE(...)``,
+``map_lookup(map, key)``, ``map_update(map, key, value)``, ``map_delete(map, key)``,
+``inner_lookup``, ``inner_update`` and ``inner_delete`` for what a map of maps gave, and
+``storage_get(map, socket, flags)``. bcc rewrites map methods only in the main file and not inside
+macros, hence includes are flattened and the calls expanded here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
+
+from bpf.programs import OBJECTS, PROGRAMS
 
 HERE = Path(__file__).parent
-FILES = ("workload.bpf.c", "sockets.bpf.c")
 #: What pinned objects depend on: another layout gets another folder of pins.
-LAYOUT_FILES = ("lib/types.h", "lib/maps.h")
+LAYOUT_FILES = {"cells": ("lib/types.h", "lib/maps.h"), "edge": ("lib/edge.h",)}
 
 _INCLUDE = re.compile(r'^#include "(lib/[a-z0-9_]+\.h)"\n', re.M)
 _MAP = re.compile(r'^CY_MAP\("(\w+)", (struct \w+|__u\d+), (struct \w+|__u\d+), (\w+), (\d+), (\w+)\)', re.M)
@@ -23,10 +27,23 @@ _MAP_OF_MAPS = re.compile(
     r'^CY_MAP_OF_MAPS\((__u\d+), "(\w+)", (struct \w+), (struct \w+), (\w+), (\d+), (\d+)\)', re.M
 )
 _STORAGE = re.compile(r"^CY_STORAGE\((\w+), (struct \w+)\)", re.M)
+_PROGRAM = re.compile(r"^int (\w+)\(struct ", re.M)
 
 
-def flatten() -> str:
-    """All sources as one text in neutral syntax; every header once."""
+class Declared(NamedTuple):
+    """A map as the sources declare it. Of a map of maps, ``inner`` is (kind, key, value, entries)."""
+
+    name: str
+    kind: str
+    key: str
+    value: str
+    entries: int
+    flags: int = 0
+    inner: tuple[str, str, str, int] | None = None
+
+
+def flatten(object_name: str = "cells") -> str:
+    """An object's sources as one text in neutral syntax; every header once."""
     seen: set[str] = set()
 
     def include(match: re.Match) -> str:
@@ -37,28 +54,35 @@ def flatten() -> str:
         text = (HERE / name).read_text().replace("#pragma once\n", "")
         return _INCLUDE.sub(include, text)
 
-    return "\n".join(_INCLUDE.sub(include, (HERE / name).read_text()) for name in FILES)
+    return "\n".join(_INCLUDE.sub(include, (HERE / name).read_text()) for name in OBJECTS[object_name])
 
 
-def layout_hash() -> str:
-    """Twelve hex digits that change when a structure or a map changes."""
-    text = "".join((HERE / name).read_text() for name in LAYOUT_FILES)
+@cache
+def layout_hash(object_name: str = "cells") -> str:
+    """Twelve hex digits that change when a structure or a map of the object changes.
+
+    A process keeps to the sources that it began with, whatever is installed meanwhile.
+    """
+    text = "".join((HERE / name).read_text() for name in LAYOUT_FILES[object_name])
     return hashlib.sha256(re.sub(r"/\*.*?\*/|\s+", "", text, flags=re.S).encode()).hexdigest()[:12]
 
 
-def maps() -> list[str]:
-    """Names of all maps that are pinned, in order of declaration."""
-    text = flatten()
-    return (
-        [match.group(4) for match in _MAP.finditer(text)]
-        + [match.group(5) for match in _MAP_OF_MAPS.finditer(text)]
-        + [match.group(1) for match in _STORAGE.finditer(text)]
-    )
+def maps(object_name: str = "cells") -> dict[str, Declared]:
+    """All maps that are pinned."""
+    text = flatten(object_name)
+    found = []
+    for kind, key, value, name, entries, flags in _MAP.findall(text):
+        found.append(Declared(name, kind, key, value, int(entries), int(flags == "BPF_F_NO_PREALLOC")))
+    for key, kind, inner_key, value, name, entries, inner_entries in _MAP_OF_MAPS.findall(text):
+        inner = (kind, inner_key, value, int(inner_entries))
+        found.append(Declared(name, "hash_of_maps", key, "__u32", int(entries), 0, inner))
+    found += [Declared(name, "sk_storage", "int", value, 0, 1) for name, value in _STORAGE.findall(text)]
+    return {declared.name: declared for declared in found}
 
 
-def for_bcc(pins: Path) -> str:
+def for_bcc(pins: Path, object_name: str = "cells") -> str:
     """The text for bcc with maps pinned below ``pins``, opened there if they exist already."""
-    text = flatten()
+    text = flatten(object_name)
 
     def table(match: re.Match) -> str:
         kind, key, value, name, entries, flags = match.groups()
@@ -94,14 +118,62 @@ BPF_ANNOTATE_KV_PAIR(\1, int, \2);""",
     return re.sub(r"\bstorage_get\((\w+), ([^,]+), ([^)]+)\)", r"\1.sk_storage_get(\2, 0, \3)", text)
 
 
-def as_externals(text: str) -> str:
-    """Maps as external variables named ``<map>_value``: enough for a compiler's warnings."""
-    text = _MAP.sub(r"extern \3 \4_value;", text)
-    text = _MAP_OF_MAPS.sub(
-        r"""extern void *\5_value;
-extern \4 *inner_lookup(void *, const void *);
-extern long inner_update(void *, const void *, const void *);
-extern long inner_delete(void *, const void *);""",
+#: The neutral calls as helpers, with keys and values of the declared types.
+_LIBBPF = """
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#undef inline
+#define inline inline __attribute__((always_inline))
+#define map_lookup(map, k) ({ __typeof__(map.key) key_ = (k); (__typeof__(map.value))bpf_map_lookup_elem(&map, key_); })
+#define map_update(map, k, v) \\
+	({ __typeof__(map.key) key_ = (k); __typeof__(map.value) value_ = (v); bpf_map_update_elem(&map, key_, value_, 0); })
+#define map_delete(map, k) ({ __typeof__(map.key) key_ = (k); bpf_map_delete_elem(&map, key_); })
+#define storage_get(map, socket, flags) ((__typeof__(map.value))bpf_sk_storage_get(&map, socket, 0, flags))
+"""
+
+
+def for_libbpf(object_name: str = "cells") -> str:
+    """The text for clang and libbpf: maps by their types, programs by their sections."""
+    text = flatten(object_name)
+    includes = re.findall(r"^#include <.*>\n", text, re.M)
+    text = re.sub(r"^#include <.*>\n", "", text, flags=re.M)
+
+    def members(kind: str, entries: str, flags: str) -> str:
+        lines = f"__uint(type, BPF_MAP_TYPE_{kind.upper()}); __uint(map_flags, {flags});"
+        return lines + (f" __uint(max_entries, {entries});" if entries != "0" else "")
+
+    def table(match: re.Match) -> str:
+        kind, key, value, name, entries, flags = match.groups()
+        types = f"__type(key, {key}); __type(value, {value});"
+        return f'struct {{ {members(kind, entries, flags)} {types} }} {name} SEC(".maps");'
+
+    def table_of_tables(match: re.Match) -> str:
+        key, kind, inner_key, value, name, entries, inner_entries = match.groups()
+        inner = f"{members(kind, inner_entries, '0')} __type(key, {inner_key}); __type(value, {value});"
+        return (
+            # A real map of the same types as well: of a mere template clang forgets the types.
+            f"struct {name}_template {{ {inner} }};\n"
+            f'struct {{ {inner.replace("struct ", "const struct ")} }} {name}_types SEC(".maps");\n'
+            f"struct {{ {members('hash_of_maps', entries, '0')} __type(key, {key}); "
+            f'__array(values, struct {name}_template); }} {name} SEC(".maps");\n'
+            f"#define inner_lookup(table, key) (({value} *)bpf_map_lookup_elem(table, key))\n"
+            "#define inner_update(table, key, value) bpf_map_update_elem(table, key, value, 0)\n"
+            "#define inner_delete(table, key) bpf_map_delete_elem(table, key)"
+        )
+
+    for outer in _MAP_OF_MAPS.finditer(text):
+        text = re.sub(rf"\bmap_lookup\({outer.group(5)}, ", f"bpf_map_lookup_elem(&{outer.group(5)}, ", text)
+    text = _MAP_OF_MAPS.sub(table_of_tables, _MAP.sub(table, text))
+    storage = members("sk_storage", "0", "BPF_F_NO_PREALLOC")
+    text = _STORAGE.sub(
+        rf'struct {{ {storage} __type(key, int); __type(value, \2); }} \1 SEC(".maps");',
         text,
     )
-    return _STORAGE.sub(r"extern \2 \1_value;", text)
+
+    def program(match: re.Match) -> str:
+        found = PROGRAMS.get(match.group(1))
+        return f'SEC("{found.section}") {match.group(0)}' if found else match.group(0)
+
+    text = _PROGRAM.sub(program, text)
+    licence = 'char licence[] SEC("license") = "GPL";'
+    return "".join(includes).replace("uapi/", "") + _LIBBPF + text + f"\n{licence}\n"

@@ -190,13 +190,14 @@ def info(descriptor: int) -> dict[str, int]:
     """Type, id and sizes of a map (programs: type and id only)."""
     buffer = ctypes.create_string_buffer(256)
     _call(OBJ_INFO, struct.pack("=IIQ", descriptor, len(buffer), _address(buffer)))
-    kind, identifier, key_size, value_size, entries = struct.unpack_from("=IIIII", buffer.raw)
+    kind, identifier, key_size, value_size, entries, flags = struct.unpack_from("=IIIIII", buffer.raw)
     return {
         "type": kind,
         "id": identifier,
         "key_size": key_size,
         "value_size": value_size,
         "max_entries": entries,
+        "flags": flags,
     }
 
 
@@ -255,3 +256,30 @@ def test_run(program: int, packet: bytes, context: bytes = b"") -> tuple[int, by
         raise OSError(number, os.strerror(number))
     _, result, _, size = struct.unpack_from("=IIII", buffer.raw)
     return result, out.raw[:size]
+
+
+BTF_BY_ID = 19
+#: Offsets of ``btf_id`` in ``struct bpf_prog_info``.
+_PROGRAM_BTF = 128
+
+
+def type_information(program: int) -> bytes:
+    """BTF of the object that a program came from, as the kernel keeps it; ``OSError`` if there is none."""
+    about = ctypes.create_string_buffer(256)
+    _call(OBJ_INFO, struct.pack("=IIQ", program, len(about), _address(about)))
+    (identifier,) = struct.unpack_from("=I", about.raw, _PROGRAM_BTF)
+    if not identifier:
+        raise OSError(errno.ENOENT, "the program has no type information")
+    descriptor = _call(BTF_BY_ID, struct.pack("=I", identifier))
+    try:
+        size = 4096
+        while True:
+            raw = ctypes.create_string_buffer(size)
+            wanted = ctypes.create_string_buffer(struct.pack("=QIIQII", _address(raw), size, 0, 0, 0, 0), 32)
+            _call(OBJ_INFO, struct.pack("=IIQ", descriptor, len(wanted), _address(wanted)))
+            (actual,) = struct.unpack_from("=I", wanted.raw, 8)
+            if actual <= size:
+                return raw.raw[:actual]
+            size = actual
+    finally:
+        os.close(descriptor)

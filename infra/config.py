@@ -57,6 +57,9 @@ class Config:
     edge_interface: str = ""
     #: New connections per second that one address may open to the public ports; 0: as many as it likes.
     edge_connections: int = 100
+    #: What loads the kernel programs: bcc (compiles, needs headers), prebuilt (needs neither) or auto,
+    #: which is bcc where it can compile.
+    loader: str = "auto"
     #: Package index that build steps may use, through the build proxy only.
     extra: dict = field(default_factory=dict, hash=False)
 
@@ -200,6 +203,7 @@ def load(home: str | os.PathLike | None = None) -> Config:
         portal_tls=_default("portal_tls", values, 0),
         index_url=_default("index_url", values, ""),
         open_networks=_default("open_networks", values, ""),
+        loader=_default("loader", values, "auto"),
         dns_servers=_default("dns_servers", values, ""),
         edge_interface=_default("edge_interface", values, ""),
         edge_connections=_default("edge_connections", values, 100),

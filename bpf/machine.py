@@ -1,0 +1,95 @@
+"""What loading needs of a machine: mounted file systems, the cgroup root, kernel headers."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bpf.errors import LoadError
+
+BPFFS = Path("/sys/fs/bpf")
+_OUR_MOUNTS = Path("/run/cytoplane.mounts")
+
+
+def _mounts() -> list[tuple[str, str]]:
+    return [tuple(line.split()[1:3]) for line in Path("/proc/mounts").read_text().splitlines()]  # type: ignore[misc]
+
+
+def mount_bpffs() -> None:
+    """Mount the file systems that a fresh machine lacks."""
+    kinds = {kind for _, kind in _mounts()}
+    for kind, where in (("bpf", str(BPFFS)), ("tracefs", "/sys/kernel/tracing")):
+        if kind not in kinds and Path(where).exists():
+            subprocess.run(["mount", "-t", kind, kind, where], check=True)
+            # As long-lived as the mount: neither survives a restart of the machine.
+            with _OUR_MOUNTS.open("a") as notes:
+                notes.write(f"{where}\n")
+
+
+def unmount_ours() -> None:
+    """Take back the mounts that we made, once no installation needs them."""
+    if not _OUR_MOUNTS.exists() or any(BPFFS.glob("cytoplane-*")):
+        return
+    for where in reversed(_OUR_MOUNTS.read_text().split()):
+        subprocess.run(["umount", where], check=False, capture_output=True)
+    _OUR_MOUNTS.unlink()
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Two that load at once would take each other's half-made pins away. Ends with the process."""
+    folder = os.open(BPFFS, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def cgroup_root() -> Path:
+    """Where the version 2 hierarchy is mounted; hybrid systems have it below /sys/fs/cgroup."""
+    for where, kind in _mounts():
+        if kind == "cgroup2":
+            return Path(where)
+    raise LoadError("no cgroup2 hierarchy is mounted: mount one, e.g. at /sys/fs/cgroup/unified")
+
+
+def _running() -> Path:
+    return Path("/lib/modules") / platform.release()
+
+
+def _debians() -> list[Path]:
+    return sorted(Path("/usr/src").glob("linux-headers-*-amd64"))
+
+
+def can_compile() -> bool:
+    """Whether bcc and headers for it are there."""
+    return importlib.util.find_spec("bcc") is not None and (
+        (_running() / "build").exists() or bool(_debians())
+    )
+
+
+def find_headers() -> None:
+    """Let bcc find kernel headers: those of the running kernel, else Debian's newest.
+
+    Safe because the programs use nothing but UAPI structures.
+    """
+    wanted = _running()
+    if (wanted / "build").exists():
+        return
+    candidates = _debians()
+    if not candidates:
+        raise LoadError("no kernel headers: install linux-headers-amd64, or load prebuilt programs")
+    wanted.mkdir(parents=True, exist_ok=True)
+    common = Path(str(candidates[-1]).replace("-amd64", "-common"))
+    for name, target in (("build", candidates[-1]), ("source", common)):
+        link = wanted / name
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(target)
