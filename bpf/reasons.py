@@ -44,6 +44,8 @@ REASONS: dict[int, Reason] = {
     28: Reason("QUOTA", "The workload uses up what the node keeps for it."),
     29: Reason("EDGE_DENIED", "The sender is on the operator's list of those who may not call."),
     30: Reason("EDGE_RATE", "The sender opens more connections per second than one sender may."),
+    31: Reason("NAME_FLOOR", "The name leads to an address that no tenant can open, so that isn't answered."),
+    32: Reason("NAME_QUOTA", "As many addresses as fit are open for the names that the component asked for."),
 }
 
 CODES: dict[str, int] = {reason.code: number for number, reason in REASONS.items()}

@@ -18,6 +18,7 @@ from dataplane.addresses import IDENTITY_NODE, IDENTITY_RESOLVER
 from delivery.models import Deployment, Release, Replica
 from projects.models import Cell, Component, Connection, Host, Workload
 from telemetry.models import Edge
+from telemetry.outside import declared_names
 from web import formats, specification
 from web.access import Place
 from web.identities import Names
@@ -320,6 +321,7 @@ def _add_seen(
     declared_networks = {
         e.destination.name: e.destination for e in edges.values() if e.destination.side == SOUTH
     }
+    by_name = declared_names(cell, {row["rule"] for row in traffic})
     for row in traffic:
         allowed = row["verdict"] == ALLOW
         quiet_ends = {IDENTITY_RESOLVER, IDENTITY_NODE}
@@ -340,7 +342,8 @@ def _add_seen(
                 if key == source.key and where.rpartition(":")[0] == target:
                     destination, port, protocol = edge.destination, edge.port, edge.protocol
         if destination.kind == "external" and allowed:
-            destination = _network_of(destination, declared_networks)
+            named = declared_networks.get(by_name.get(row["rule"], ""))
+            destination = named or _network_of(destination, declared_networks)
         edge = _put(edges, EdgeView(source, destination, port, protocol, denied=not allowed))
         edge.via_gateway = edge.via_gateway or bool(through)
         # Both ends of an edge inside the cell count it: take the larger, don't add.

@@ -32,3 +32,5 @@
 #define REASON_QUOTA 28
 #define REASON_EDGE_DENIED 29
 #define REASON_EDGE_RATE 30
+#define REASON_NAME_FLOOR 31	/* the agent's, about what the resolver learned; likewise the next */
+#define REASON_NAME_QUOTA 32

@@ -17,6 +17,7 @@ from dataplane.planes import snapshots
 from projects.models import Cell, Project, Workload
 from telemetry import denials
 from telemetry.models import Edge, LogLine
+from telemetry.outside import declared_names
 
 #: Reserved identities as people call them.
 PARTS = {
@@ -75,15 +76,13 @@ def edges(cell: Cell, minutes: int = 60, denied: bool | None = None) -> list[dic
     )
     found = list(grouped)
     called = names(cell, {row[end] for row in found for end in ("source", "destination")})
+    outside = declared_names(cell, {row["rule"] for row in found})
     protocols = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}
     answers = denials.explained(cell, found)
     return [
         {
             "source": called.get(row["source"], "unknown"),
-            # Of a name that was asked for in vain, nobody is the owner: the name itself is the end.
-            "destination": row["remote"]
-            if row["reason"] == "NAME"
-            else called.get(row["destination"], "unknown"),
+            "destination": _destination(row, called, outside),
             "remote": _remote(row, called),
             "port": row["port"],
             "protocol": protocols.get(row["protocol"], str(row["protocol"])),
@@ -100,6 +99,15 @@ def edges(cell: Cell, minutes: int = 60, denied: bool | None = None) -> list[dic
         }
         for number, row in enumerate(found)
     ]
+
+
+def _destination(row: dict[str, Any], called: dict[int, str], outside: dict[int, str]) -> str:
+    # Of a name that was asked for in vain, nobody is the owner: the name itself is the end.
+    if row["reason"].startswith("NAME"):
+        return row["remote"]
+    if row["destination"] == addresses.IDENTITY_WORLD and row["rule"] in outside:
+        return outside[row["rule"]]
+    return called.get(row["destination"], "unknown")
 
 
 def _remote(row: dict[str, Any], called: dict[int, str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from projects.models import Cell, Endpoint, Workload
+from projects.models import Cell, Connection, Endpoint, Workload
 from telemetry import queries
 from telemetry.actions import record_flows
 from tests.factories import World
@@ -113,3 +113,24 @@ def test_a_name_as_the_resolver_knows_it_is_explained_as_the_component(world: Wo
     foreign = world.cell(tenant="globex", project=world.project("vault", "globex"))
     world.deploy(foreign, OTHER)
     assert queries.why(cell, "web", "api.vault", 9000).reason == "EGRESS_NOT_DECLARED"
+
+
+def test_an_address_behind_a_name_is_called_by_the_name_that_was_declared(world: World, cell: Cell) -> None:
+    text = (
+        "components: {web: {command: serve, connections: ["
+        "{external: {host: '*.example.com', port: 443}, as: X}, {external: {cidr: 203.0.113.0/24}, as: Y}]}}"
+    )
+    world.deploy(cell, text)
+    rules = dict(Connection.objects.filter(workload__cell=cell).values_list("key", "rule"))
+    named, network = rules["external:*.example.com:443/tcp"], rules["external:203.0.113.0/24:443/tcp"]
+    for address, rule in (("198.51.100.7", named), ("203.0.113.9", network)):
+        seen = flow(identity(cell, "web"), 2, "", allowed=True, rule=rule, remote=address, port=443)
+        record_flows(world.plane, [seen])
+    stripped = flow(identity(cell, "web"), 2, "NAME_FLOOR", remote="a.example.com", port=443)
+    record_flows(world.plane, [stripped])
+    found = {row["remote"]: row for row in queries.edges(cell)}
+    assert found["198.51.100.7"]["destination"] == "*.example.com"
+    assert found["203.0.113.9"]["destination"] == "internet"
+    refused = found["a.example.com"]
+    assert (refused["destination"], refused["verdict"]) == ("a.example.com", "denied")
+    assert "no tenant can open" in refused["sentence"]
