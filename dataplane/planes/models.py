@@ -85,6 +85,21 @@ class Snapshot(models.Model):
         constraints = [models.UniqueConstraint(fields=["plane", "generation"], name="snapshot_number")]
 
 
+class DeniedNetwork(models.Model):
+    """Who may not come to the public ports of any node. Written by ``planes.edge``."""
+
+    #: As ``ipaddress`` writes it, IPv4 or IPv6, with its prefix length.
+    network = models.CharField(max_length=43, unique=True)
+    reason = models.CharField(max_length=200)
+    created_by = models.CharField(max_length=254)
+    created_at = models.DateTimeField(auto_now_add=True)
+    #: None: until somebody takes it back.
+    expires_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return self.network
+
+
 class Sequence(models.Model):
     """The next number of a kind. Numbers are never reused."""
 
