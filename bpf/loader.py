@@ -40,6 +40,7 @@ __all__ = [
     "mount_bpffs",
     "pins",
     "status",
+    "take_over",
     "unload",
 ]
 
@@ -52,8 +53,12 @@ def pins(config: installation.Config) -> Path:
     return config.bpffs / source.layout_hash()
 
 
-def load(config: installation.Config) -> dict:
-    """Load everything, then attach everything. Returns what ``status`` returns, and what it cost."""
+def load(config: installation.Config, hold: bool = False) -> dict:
+    """Load everything, then attach everything. Returns what ``status`` returns, and what it cost.
+
+    ``hold``: attach nothing. Another layout's programs go on until this one's maps are filled and
+    ``take_over`` is called; not for a layout whose own programs are attached.
+    """
     begun = time.monotonic()
     mount_bpffs()
     with one_at_a_time():
@@ -63,11 +68,23 @@ def load(config: installation.Config) -> dict:
         opened = opening.open_object(config, "cells", folder / "maps")
         _check_structures(opened)
         aside = _pin_aside(folder, opened)
-        _attach_all(config, opened)
+        if not hold:
+            _attach_all(config, opened.programs)
         _switch(aside, folder / "programs")
         _clear(folder, ["programs"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return {**status(config), "seconds": round(time.monotonic() - begun, 2), "peak_mib": peak}
+
+
+def take_over(config: installation.Config) -> None:
+    """Attach the hooks that ``load`` with ``hold`` pinned, in place of those of another layout."""
+    with one_at_a_time():
+        programs = {name: bpf.object_get(pins(config) / "programs" / name) for name in HOOKS}
+        try:
+            _attach_all(config, programs)
+        finally:
+            for descriptor in programs.values():
+                os.close(descriptor)
 
 
 def _check_structures(opened: opening.Opened) -> None:
@@ -134,20 +151,21 @@ def _pinned(folder: Path, pattern: str) -> Iterator[int]:
             os.close(descriptor)
 
 
-def _attach_all(config: installation.Config, opened: opening.Opened) -> None:
+def _attach_all(config: installation.Config, programs: dict[str, int]) -> None:
     """Put every hook in place of its earlier version. If one can't be, the earlier ones come back."""
     done: list[tuple[str, int, int | None]] = []
     with _root() as root:
         try:
             for name, kind in HOOKS.items():
-                done.append((name, kind, _attach(config, root, opened.programs[name], name, kind)))
+                if bpf.info(programs[name])["id"] not in bpf.attached(root, kind):
+                    done.append((name, kind, _attach(config, root, programs[name], name, kind)))
         except OSError as error:
             for back, kind, earlier in reversed(done):
                 if earlier is None:
-                    bpf.detach_cgroup(root, opened.programs[back], kind)
+                    bpf.detach_cgroup(root, programs[back], kind)
                 else:
-                    bpf.attach_cgroup(root, earlier, kind, replace=opened.programs[back])
-            failed = list(HOOKS)[len(done)]
+                    bpf.attach_cgroup(root, earlier, kind, replace=programs[back])
+            failed = name
             raise LoadError(
                 f"the program {failed} can't be attached to the root of the cgroups: {error.strerror}. What was "
                 "attached before stays in force; look for another program there that doesn't share it"
@@ -205,10 +223,14 @@ def status(config: installation.Config) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Load or unload the kernel programs of an installation.")
     parser.add_argument("command", choices=["load", "unload", "status"])
+    parser.add_argument("--hold", action="store_true", help="load and attach nothing yet")
     arguments = parser.parse_args()
     config = installation.load()
     try:
-        answer = {"load": load, "unload": unload, "status": status}[arguments.command](config)
+        if arguments.command == "load":
+            answer = load(config, arguments.hold)
+        else:
+            answer = {"unload": unload, "status": status}[arguments.command](config)
     except (LoadError, OSError) as error:
         # What is in force goes on; whoever reads this decides by `error` and looks at `in_force`.
         print(json.dumps({"loaded": False, "error": str(error)}))
