@@ -15,7 +15,7 @@ from typing import Any
 from bpf.tables import INGRESS, External, Flow, Policy, Tables
 from cells.boundary import Topology, compile_topology
 from dataplane import addresses
-from dataplane.agent import network, selftest, upstreams
+from dataplane.agent import network, selftest, upgrade, upstreams
 from dataplane.agent.balancing import services as in_service
 from dataplane.agent.connections import Backend as Gone
 from dataplane.agent.connections import Connections
@@ -41,16 +41,23 @@ def refusal(what: str, error: OSError) -> str:
 
 
 def load(config: Config) -> None:
-    """Load or upgrade the programs in a process of its own: the compiler's memory goes with it."""
+    """Load or upgrade the programs in a process of its own: the compiler's memory goes with it.
+
+    Those of another layout stay in force until ``Kernel.take_over``.
+    """
+    hold = upgrade.needed(config)
+    if hold:
+        log.info("another layout's programs are in force; handed over: %s", upgrade.hand_over(config))
     environment = {**os.environ, "CYTOPLANE_HOME": str(config.home), "CYTOPLANE_NET": str(config.net)}
-    command = [sys.executable, "-m", "bpf.loader", "load"]
+    command = [sys.executable, "-m", "bpf.loader", "load", *(["--hold"] if hold else [])]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     try:
         answer = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
         raise KernelError(done.stderr.strip()[-500:] or "the loader gave no answer") from None
-    if not answer.get("loaded"):
+    if answer.get("error") or not (answer.get("loaded") or hold):
         raise KernelError(answer.get("error") or f"not everything is attached: {answer}")
+    upgrade.note(config)
 
 
 def node_addresses(config: Config) -> list[tuple[str, str]]:
@@ -100,6 +107,8 @@ class Kernel:
         self._declared_floor: list[tuple[str, str]] = []
         self._floor: list[tuple[str, str]] = []
         self.problems: list[str] = []
+        #: Another layout's programs are in force: this one's tables aren't filled yet.
+        self.holding = upgrade.needed(config)
         #: Why no workload may start at present, as a sentence.
         self.distrust = ""
 
@@ -144,18 +153,46 @@ class Kernel:
             known = self._known.get(name)
             if known is not None and known.path.exists():
                 return known
-            found = network.adopt(self.config, name, number)
+            found = network.adopt(self.config, name, number, judged=not self.holding)
             if found is None:
                 found = network.connect(self.config, self._tables, name, number, owned, hooked, translate)
             else:
                 network.introduce(self._tables, found, owned, hooked, translate)
             self._known[name] = found
-            self.connections.placed(name, found.path, found.ifindex, {a.identity for a in owned})
+            identities = {a.identity for a in owned}
+            self.connections.placed(name, found.path, found.ifindex, identities)
+            # What it has open may be older than this agent.
+            self._changed(identities)
             return found
+
+    def take_over(self, endpoints: list[dict[str, Any]]) -> bool:
+        """Let this version's programs judge, once its tables say all that the earlier one's did.
+
+        ``endpoints`` are those of the snapshot that was applied. Whether there was anything to do.
+        """
+        with self._lock:
+            if not self.holding and not upgrade.earlier(self.config):
+                return False
+            for endpoint in endpoints:
+                if network.path_of(self.config, endpoint["id"]).exists():
+                    self.ensure_endpoint(endpoint)
+            upgrade.finish(self.config)
+            self.holding = False
+        self._changed({ANYBODY})
+        log.info("this layout's programs are in force")
+        return True
+
+    def ensure_endpoint(self, endpoint: dict[str, Any]) -> network.Namespace:
+        """A replica's namespace, as ``ensure_namespace``."""
+        own = [network.Address(endpoint["v4"], endpoint["v6"], endpoint["identity"])]
+        translate = endpoint.get("translate", True)
+        return self.ensure_namespace(endpoint["id"], endpoint["number"], own, translate=translate)
 
     def remove_namespace(self, name: str, number: int) -> None:
         with self._lock:
-            known = self._known.pop(name, None) or network.adopt(self.config, name, number)
+            known = self._known.pop(name, None) or network.adopt(
+                self.config, name, number, judged=not self.holding
+            )
             if known is not None:
                 self._tables.remove_endpoint(known.ifindex, known.cookie)
             network.destroy(self.config, name, number)
@@ -207,9 +244,14 @@ class Kernel:
                 apply_limits(self._tables, boundary)
             except OSError as error:
                 failures.append(refusal("the limits of components", error))
-        self.connections.changed(changed)
+        self._changed(changed)
         if failures:
             raise KernelError(f"{'; '.join(failures[:3])} ({len(failures)} refused)")
+
+    def _changed(self, identities: set[int]) -> None:
+        """Have the connections of these looked at; not by tables that aren't filled yet."""
+        if not self.holding:
+            self.connections.changed(identities)
 
     def _upstream(self, identity: int, boundary: dict[str, Any]) -> list[External]:
         """What the resolver may ask outside, if anybody declares names there."""
@@ -233,7 +275,7 @@ class Kernel:
         if floor != self._floor:
             self._tables.set_floor(floor)
             self._floor = floor
-            self.connections.changed({ANYBODY})
+            self._changed({ANYBODY})
 
     def _own(self, network_text: str) -> bool:
         """Ranges of the platform itself: judged by identity, so they are no floor for the kernel."""

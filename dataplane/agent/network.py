@@ -260,8 +260,8 @@ def set_addresses(
         up(namespace, [(address.v4, address.v6) for address in owned])
 
 
-def adopt(config: Config, name: str, number: int) -> Namespace | None:
-    """The namespace as it is, with the newest programs; None unless it is whole.
+def adopt(config: Config, name: str, number: int, *, judged: bool = True) -> Namespace | None:
+    """The namespace as it is, with the newest programs if ``judged``; None unless it is whole.
 
     What a restarted agent finds goes on undisturbed: only the programs are replaced, atomically.
     """
@@ -272,7 +272,8 @@ def adopt(config: Config, name: str, number: int) -> Namespace | None:
         return None
     if _links()[outside].get("operstate") not in ("UP", "UNKNOWN"):
         return None
-    attach.attach(config, found.ifindex)
+    if judged:
+        attach.attach(config, found.ifindex)
     return found
 
 

@@ -183,6 +183,7 @@ class Agent:
         finally:
             if self._names is not None:
                 self._names.apply(boundary)
+        self._take_over(document)
         wanted = {endpoint["id"]: endpoint for endpoint in document["endpoints"]}
         for key, endpoint in wanted.items():
             worker = self.workers.get(key)
@@ -203,6 +204,13 @@ class Agent:
         self.problems = []
         self._applied = document["generation"]
         self._acknowledge(document["generation"])
+
+    def _take_over(self, document: dict[str, Any]) -> None:
+        """After an upgrade: everything that runs is in the new tables before their programs judge."""
+        if self.kernel.holding:
+            self.kernel.set_services(document["boundary"]["services"], None)
+        if self.kernel.take_over(document["endpoints"]) and self._watch is not None:
+            self._watch.check()
 
     def _acknowledge(self, generation: int) -> None:
         try:

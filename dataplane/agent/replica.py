@@ -224,9 +224,7 @@ class ReplicaWorker:
     # Network.
     def _ensure_network(self) -> None:
         """The namespace as it must be before the process may start."""
-        own = [network.Address(self.endpoint["v4"], self.endpoint["v6"], self.endpoint["identity"])]
-        translate = self.endpoint.get("translate", True)
-        self.kernel.ensure_namespace(self.id, self.endpoint["number"], own, translate=translate)
+        self.kernel.ensure_endpoint(self.endpoint)
 
     def _end(self) -> None:
         """Process, container, namespace, tables, log: in this order."""

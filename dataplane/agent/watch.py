@@ -24,6 +24,7 @@ ROUND_SECONDS = 5.0
 TEST_SECONDS = 60.0
 #: For so long the node is unhealthy because of something that happened and is over.
 REMEMBERED = 300.0
+_HOLDING = "the kernel side is being upgraded: the earlier programs judge until desired state is known"
 
 
 class Watch:
@@ -54,9 +55,12 @@ class Watch:
         """One round; never raises."""
         before = self.problems
         try:
-            self._programs()
             self._counters()
-            self._hooks_and_test()
+            if self._kernel.holding:
+                self._failing = [_HOLDING]
+            else:
+                self._programs()
+                self._hooks_and_test()
         except Exception as error:  # an eye that closes is itself a problem
             log.exception("watching the kernel side failed")
             self._failing = [f"the kernel side can't be watched: {error}"]
