@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from dataplane import addresses
-from dataplane.agent import container, images, kernel, network, podman, state
+from dataplane.agent import container, images, kernel, network, podman, programs, state
 from dataplane.agent.logs import Tail, load_places, save_places
 from dataplane.agent.names import Names
 from dataplane.agent.outbox import Outbox
@@ -53,6 +53,8 @@ class Agent:
         self.workers: dict[str, ReplicaWorker] = {}
         self.snapshot: dict[str, Any] | None = None
         self.problems: list[str] = []
+        #: Why earlier kernel programs go on in place of this version's; "" if they don't.
+        self._refused = ""
         self._kernel: kernel.Kernel | None = None
         self._watch: Watch | None = None
         self._changed = threading.Event()
@@ -89,7 +91,7 @@ class Agent:
         """Kernel programs, host settings, platform namespaces, files that siblings wait for."""
         podman.write_settings(self.config)
         container.write_shared_files(self.config)
-        kernel.load(self.config)
+        self._refused = programs.load(self.config)
         network.ensure_host(self.config)
         self._kernel = kernel.Kernel(self.config)
         # The gateway starts as soon as its namespace is there, so its files come first.
@@ -116,7 +118,7 @@ class Agent:
         delay = 0.5
         while True:
             try:
-                self.control.enrol(socket.gethostname()[:80] or "node", _facts())
+                self.control.enrol(socket.gethostname()[:80] or "node", facts())
                 self.control.renew_if_due()
                 generation = self.snapshot["generation"] if self.snapshot else 0
                 document = self.control.get("/agent/desired", generation=generation, wait=POLL_SECONDS)
@@ -359,6 +361,7 @@ class Agent:
         """The node's own view of itself."""
         problems = [*self.problems, *self.kernel.health(), *(self._watch.problems if self._watch else [])]
         problems += self._names.problems() if self._names else []
+        problems += [self._refused] if self._refused else []
         if not podman.Podman(self.config).alive():
             problems.append("podman doesn't answer")
         if not self.gateway.healthy():
@@ -370,7 +373,7 @@ class Agent:
             "replicas": len(self.workers),
             "counters": self.kernel.counters(),
             "sockets_ended": self.kernel.connections.ended,
-            "facts": _facts(),
+            "facts": {**facts(), **programs.facts(self.config)},
         }
 
 
@@ -385,7 +388,8 @@ def _number_of(config: Config, name: str) -> int:
         return -1
 
 
-def _facts() -> dict[str, Any]:
+def facts() -> dict[str, Any]:
+    """What the node is, apart from what runs on it."""
     return {
         "kernel": platform.release(),
         "cpus": os.cpu_count(),

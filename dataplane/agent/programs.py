@@ -1,0 +1,58 @@
+"""Loading the kernel programs when an agent starts, and what becomes of a node where they are refused.
+
+A refused version never takes away what is loaded: its loader changes nothing until the kernel has taken
+every program. If the earlier programs have the same tables the agent goes on with them, unhealthy; if not
+it can only say so, and what is in force stays in force without it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import httpx
+
+from bpf import loader
+from dataplane.agent import kernel
+from dataplane.client import ControlPlane, NotEnrolled, Refused
+from infra.config import Config
+
+log = logging.getLogger("cytoplane.agent")
+
+
+def load(config: Config) -> str:
+    """Load or upgrade; "" or, where earlier programs go on in place of these, why.
+
+    Raises ``KernelError`` where there are none that this agent could feed.
+    """
+    try:
+        kernel.load(config)
+    except kernel.KernelError as error:
+        if not loader.status(config).get("loaded"):
+            raise
+        log.error("the earlier programs go on: %s", error)
+        return f"this version's kernel programs aren't loaded, the earlier ones go on: {error}"
+    return ""
+
+
+def facts(config: Config) -> dict[str, Any]:
+    """Which loader the programs in force came by, and their layout."""
+    found = loader.status(config)
+    return {"loader": found.get("loader", ""), "layout": found.get("layout", "")}
+
+
+def report(config: Config, why: str, facts: dict[str, Any]) -> None:
+    """Tell the control plane that this node can't take part; nothing happens if it can't be told."""
+    node = {
+        "healthy": False,
+        "problems": [f"this version's kernel programs aren't loaded, nothing new starts: {why}"],
+        "generation": 0,
+        "replicas": 0,
+        "facts": facts,
+    }
+    try:
+        ControlPlane(config.agent_dir, config.agents_port).post(
+            "/agent/report", {"replicas": [], "node": node}
+        )
+    except (httpx.HTTPError, NotEnrolled, Refused, OSError) as error:
+        log.warning("the control plane couldn't be told: %s", error)
