@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from typing import Any
 
@@ -27,6 +28,11 @@ class Client(httpx.Client):
         answer = self.post(path, json=document)
         if answer.status_code != 409:
             _checked(answer)
+
+    def change(self, path: str, fields: dict[str, Any]) -> None:
+        """Set fields of an object (a merge patch)."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        _checked(self.patch(path, content=json.dumps(fields), headers=headers))
 
     def remove(self, path: str) -> None:
         """Delete an object; nothing happens if there is none."""

@@ -72,13 +72,14 @@ def up(cluster: Cluster, say: Say, *, kube_proxy: bool = False) -> None:
         nodes = [f"node{node}" for node in NODES]
         say("Starting the control plane and the nodes")
         supervisor.start(cluster, ["etcd", *nodes, *(f"{node}-containerd" for node in nodes)])
-        supervisor.start(cluster, ["kube-apiserver"])
+        # A kubelet looks for Docker for 5 s before it does anything else: it needn't wait for that too.
+        supervisor.start(cluster, ["kube-apiserver", *(f"{node}-kubelet" for node in nodes)])
         _images(cluster)
         with Client(cluster) as client:
             _wait(client.ready, "the API server", cluster.logs / "kube-apiserver.log")
             say("The API server answers")
             _objects(cluster, client)
-            supervisor.start(cluster, [*parts.CONTROL[2:], *(f"{node}-kubelet" for node in nodes)])
+            supervisor.start(cluster, parts.CONTROL[2:])
             proxy.switch(cluster, kube_proxy)
             _wait(lambda: not unready(client), "a node", cluster.logs / "node1-kubelet.log")
             _wait(lambda: _accounts(client), "service accounts", cluster.logs / "kube-controller-manager.log")
@@ -146,18 +147,23 @@ def _objects(cluster: Cluster, client: Client) -> None:
     """Nodes with their ranges, and the API server's right to ask kubelets."""
     for node in NODES:
         networks = [str(network) for network in cluster.pods(node)]
-        labels = {"kubernetes.io/hostname": f"node{node}"}
+        labels, ranges = (
+            {"kubernetes.io/hostname": f"node{node}"},
+            {"podCIDR": networks[0], "podCIDRs": networks},
+        )
         client.create(
             "/api/v1/nodes",
             {
                 "apiVersion": "v1",
                 "kind": "Node",
                 "metadata": {"name": f"node{node}", "labels": labels},
-                "spec": {"podCIDR": networks[0], "podCIDRs": networks},
+                "spec": ranges,
                 # Old kubelets fall over a node that exists and has nothing yet.
                 "status": {"capacity": {"pods": "0"}, "allocatable": {"pods": "0"}},
             },
         )
+        # The kubelet was first, or somebody deleted the node and it came back without.
+        client.change(f"/api/v1/nodes/node{node}", {"spec": ranges})
     client.create(
         "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
         {

@@ -102,6 +102,11 @@ def kubelet(cluster: Cluster, node: int) -> dict[str, Any]:
         "failSwapOn": False,
         "maxPods": MOST_PODS,
         "resolvConf": "/etc/resolv.conf",
+        # Nobody answers there: what needs names brings a resolver. Without it each pod gets a warning.
+        "clusterDNS": [str(cluster.services[0][10])],
+        "clusterDomain": "cluster.local",
+        # At once when it is ready, not up to 10 s later.
+        "nodeStatusUpdateFrequency": "2s",
         "serializeImagePulls": False,
         "featureGates": {"IPv6DualStack": True},
         # The disk is the machine's: a full one is no reason to delete images that nobody can fetch again.

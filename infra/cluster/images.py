@@ -19,7 +19,7 @@ from infra.kubernetes import binaries
 
 #: What holds a pod's namespaces.
 PAUSE = "cytoplane.dev/pause:1"
-#: A shell, ``wget``, ``httpd``, ``nc`` and the rest of them, for tests.
+#: A shell, ``wget`` (Debian's falls over its own ``-T``: use ``timeout``), ``httpd``, ``nc``, for tests.
 BUSYBOX = "cytoplane.dev/busybox:1"
 #: Containerd's own names for its namespace and for the name of an image in an archive.
 NAMESPACE = "k8s.io"

@@ -1,0 +1,354 @@
+"""The development cluster: what runs on it, what it changes of the machine, what ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+import pytest
+
+from infra import supervisor
+from infra.cluster import groups, images, network, proxy
+from infra.cluster.enter import holder
+from infra.cluster.images import BUSYBOX, cluster_environment
+from infra.cluster.settings import NODES, Cluster, checked
+from tests.cluster import LONGEST, TwoNodes, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.timeout(LONGEST)]
+#: Settings of the whole machine that kubelet and kube-proxy change where they can.
+SETTINGS = (
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "net/netfilter/nf_conntrack_max",
+)
+WEB = {
+    "name": "web",
+    "image": BUSYBOX,
+    "command": ["sh", "-c", "hostname > /tmp/index.html; exec httpd -f -p 8080 -h /tmp"],
+    "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
+    "resources": {"limits": {"cpu": "100m", "memory": "32Mi"}},
+}
+
+
+def web(two_nodes: TwoNodes, namespace: str) -> dict[str, dict]:
+    """A Deployment with a replica on each node, and a service of both families; its pods by node."""
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}},
+    }
+    spec = {
+        "containers": [WEB],
+        "terminationGracePeriodSeconds": 0,
+        "topologySpreadConstraints": [spread],
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web"},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": spec},
+        },
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web"},
+        "spec": {
+            "ipFamilyPolicy": "RequireDualStack",
+            "selector": {"app": "web"},
+            "ports": [{"port": 80, "targetPort": 8080}],
+        },
+    }
+    with two_nodes.client() as client:
+        path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+        client.create(path, deployment)
+        client.create(f"/api/v1/namespaces/{namespace}/services", service)
+        until(
+            lambda: client.document(f"{path}/web")["status"].get("readyReplicas") == 2,
+            90,
+            "the Deployment doesn't get ready",
+        )
+    return {pod["spec"]["nodeName"]: pod for pod in two_nodes.pods(namespace, "app=web").values()}
+
+
+def addresses(pod: dict) -> list[str]:
+    return [entry["ip"] for entry in pod["status"]["podIPs"]]
+
+
+def quoted(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def test_replicas_spread_over_both_nodes_and_reach_each_other_over_both_families(
+    two_nodes: TwoNodes,
+) -> None:
+    with two_nodes.namespace() as namespace:
+        pods = web(two_nodes, namespace)
+        assert set(pods) == {"node1", "node2"}
+        for node in NODES:
+            v4, v6 = two_nodes.cluster.pods(node)
+            found = addresses(pods[f"node{node}"])
+            assert len(found) == 2
+            assert IPv4Address(found[0]) in v4
+            assert IPv6Address(found[1]) in v6
+        for own, other in (("node1", "node2"), ("node2", "node1")):
+            lines = [
+                f"timeout 5 wget -q -O - http://{quoted(address)}:8080/"
+                for address in (*addresses(pods[other]), *addresses(pods[own]))
+            ]
+            two_nodes.create_pod(namespace, f"ask-{own}", " && ".join(lines), own)
+        for own, other in (("node1", "node2"), ("node2", "node1")):
+            name = f"ask-{own}"
+            until(
+                lambda name=name: (
+                    two_nodes.pods(namespace)[name]["status"]["phase"] in ("Succeeded", "Failed")
+                ),
+                60,
+                f"{name} doesn't end",
+            )
+            names = [pods[other]["metadata"]["name"]] * 2 + [pods[own]["metadata"]["name"]] * 2
+            # Through the API server to kubelet: its certificate and rights are right too.
+            assert two_nodes.log(namespace, name).split() == names
+
+
+def test_the_machine_reaches_pods_and_pods_reach_the_api_by_its_service_address(two_nodes: TwoNodes) -> None:
+    with two_nodes.namespace() as namespace:
+        for pod in web(two_nodes, namespace).values():
+            for address in addresses(pod):
+                url = f"http://{quoted(address)}:8080/"
+                answer = subprocess.run(
+                    ["curl", "-sS", "--noproxy", "*", "-m", "5", url],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert answer.stdout.strip() == pod["metadata"]["name"], answer.stderr
+        service = two_nodes.cluster.api_service
+        two_nodes.create_pod(namespace, "ask", f"nc -w 5 {service} 443 </dev/null && echo reached")
+        until(
+            lambda: two_nodes.pods(namespace)["ask"]["status"]["phase"] == "Succeeded",
+            60,
+            "the API isn't reached",
+        )
+        assert two_nodes.log(namespace, "ask").strip() == "reached"
+
+
+def test_kube_proxy_is_there_when_asked_for_and_takes_its_rules_along(two_nodes: TwoNodes) -> None:
+    cluster = two_nodes.cluster
+    with two_nodes.namespace() as namespace:
+        web(two_nodes, namespace)
+        with two_nodes.client() as client:
+            spec = client.document(f"/api/v1/namespaces/{namespace}/services/web")["spec"]
+        assert len(spec["clusterIPs"]) == 2
+        asks = [f"http://{quoted(address)}/" for address in spec["clusterIPs"]]
+        before = proxy.rules(cluster, 1)
+        assert two_nodes.ran("node1", "curl", "-m", "2", asks[0]).returncode != 0
+        try:
+            proxy.switch(cluster, True, nodes=[1])
+            for ask in asks:
+                until(
+                    lambda ask=ask: two_nodes.ran("node1", "curl", "-sS", "-m", "2", ask).returncode == 0,
+                    60,
+                    f"{ask} doesn't answer",
+                )
+            assert proxy.rules(cluster, 1) > before
+            assert proxy.rules(cluster, 2) == before
+            assert proxy.runs(cluster) == {"node1-kube-proxy"}
+        finally:
+            proxy.switch(cluster, False)
+        assert proxy.rules(cluster, 1) == before
+
+
+def test_a_node_sees_its_own_network_groups_and_programs_only(two_nodes: TwoNodes) -> None:
+    script = """
+        readlink /proc/self/ns/cgroup /proc/self/ns/net /proc/self/ns/mnt
+        ls /sys/class/net | grep -c '^eth0$'
+        mkdir -p /sys/fs/bpf/seen-by-$(hostname) && ls /sys/fs/bpf
+        grep -c kubepods /proc/1/cgroup
+        cat /proc/self/cgroup
+    """
+    said = [two_nodes.ran(f"node{node}", "sh", "-c", script).stdout.splitlines() for node in NODES]
+    machine = [os.readlink(f"/proc/self/ns/{kind}") for kind in ("cgroup", "net", "mnt")]
+    assert all(len({said[0][i], said[1][i], machine[i]}) == 3 for i in range(3))
+    assert said[0][3] == "1" or said[0][3].isdigit()
+    for node, lines in zip(NODES, said, strict=True):
+        assert [line for line in lines if line.startswith("seen-by")] == [f"seen-by-node{node}"]
+        # Its group is the root, or `system` in it: what is attached there meets this node alone.
+        assert {line.rsplit(":", 1)[1] for line in lines if line.count(":") == 2} <= {"/", "/system"}
+    assert not Path("/sys/fs/bpf/seen-by-node1").exists()
+    links = json.loads(two_nodes.ran("node1", "ip", "-j", "link").stdout)
+    assert {"lo", "eth0"} <= {link["ifname"] for link in links}
+    assert "node1" in two_nodes.ran("node1", "hostname").stdout
+
+
+def test_an_archive_gets_onto_both_nodes(two_nodes: TwoNodes, tmp_path: Path) -> None:
+    name = "cytoplane.dev/greeting:1"
+    file = tmp_path / "greeting.tar"
+    file.write_bytes(images.archive(name, {"greeting": (b"hello", 0o644)}, {}))
+    images.load(two_nodes.cluster, file)
+    for node in NODES:
+        assert name in images.present(two_nodes.cluster, node)
+    with pytest.raises(RuntimeError, match="doesn't take the image"):
+        images.load(two_nodes.cluster, b"no archive", nodes=[1])
+
+
+def test_what_dies_comes_back_and_a_node_that_died_starts_its_pods_anew(two_nodes: TwoNodes) -> None:
+    cluster = two_nodes.cluster
+    with two_nodes.namespace() as namespace:
+        pods = web(two_nodes, namespace)
+        pids = supervisor.pids(cluster)
+        for part in (
+            "etcd",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "node2-kubelet",
+            "node2-containerd",
+        ):
+            os.kill(pids[part], signal.SIGKILL)
+        first = holder(cluster, "node1")
+        # All that the node runs goes with it, as when the power goes.
+        os.kill(first, signal.SIGKILL)
+
+        def well() -> bool:
+            found = supervisor.states(cluster)
+            return holder(cluster, "node1") not in (0, first) and all(
+                state == "RUNNING" for name, state in found.items() if not name.endswith("kube-proxy")
+            )
+
+        until(well, 90, f"not everything came back: {supervisor.states(cluster)}")
+        two_nodes.start()
+
+        def serves() -> bool:
+            found = [
+                address for pod in two_nodes.pods(namespace, "app=web").values() for address in addresses(pod)
+            ]
+            command = [
+                "curl",
+                "-sS",
+                "--noproxy",
+                "*",
+                "-m",
+                "2",
+                *(f"http://{quoted(a)}:8080/" for a in found),
+            ]
+            return (
+                len(found) == 4 and subprocess.run(command, capture_output=True, check=False).returncode == 0
+            )
+
+        until(serves, 120, "the pods don't serve again")
+        # The node went, its pods didn't: they were started anew, not replaced.
+        again = {pod["metadata"]["name"] for pod in two_nodes.pods(namespace, "app=web").values()}
+        assert again == {pod["metadata"]["name"] for pod in pods.values()}
+
+
+def traces(cluster: Cluster) -> dict[str, list[str]]:
+    """Everything of the cluster that can be found on the machine."""
+    sets = [
+        subprocess.run([*command], capture_output=True, text=True, check=False).stdout
+        for command in (["iptables-save"], ["ip6tables-save"], ["nft", "list", "ruleset"])
+    ]
+    routes = subprocess.run(["ip", "-o", "-6", "route"], capture_output=True, text=True, check=True).stdout
+    routes += subprocess.run(["ip", "-o", "-4", "route"], capture_output=True, text=True, check=True).stdout
+    marker = f"CYTOPLANE_CLUSTER_HOME={cluster.home}".encode()
+    running = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                if marker in (folder / "environ").read_bytes().split(b"\0"):
+                    running.append((folder / "comm").read_text().strip())
+            except OSError:
+                continue
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return {
+        "links": [link for link in os.listdir("/sys/class/net") if link.startswith("cyk")],
+        "routes": [line for line in routes.splitlines() if f"dev {cluster.name} " in line],
+        "rules": [line for text in sets for line in text.splitlines() if "KUBE-" in line or "CNI-" in line],
+        "namespaces": [path.name for path in network.NETNS.glob(f"{cluster.name}-*")],
+        "mounts": [line for line in mounts if f"{cluster.name}-" in line or str(cluster.home) in line],
+        "groups": [
+            str(m / cluster.group) for m, _, _ in groups.hierarchies() if (m / cluster.group).exists()
+        ],
+        "processes": running,
+        "state": [str(cluster.home)] if cluster.home.exists() else [],
+    }
+
+
+def values() -> dict[str, str]:
+    return {
+        name: Path("/proc/sys", name).read_text() for name in SETTINGS if Path("/proc/sys", name).exists()
+    }
+
+
+def test_a_start_killed_at_any_point_goes_on_and_the_end_leaves_nothing(two_nodes: TwoNodes) -> None:
+    cluster = two_nodes.cluster
+    two_nodes.stop()
+    try:
+        assert not any(traces(cluster).values()), traces(cluster)
+        before = values()
+        command = [sys.executable, "-m", "infra.cluster.control", "up"]
+        for seconds in (0.3, 0.8, 2, 5):
+            with subprocess.Popen(
+                command,
+                env=cluster_environment(cluster),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            ) as process:
+                time.sleep(seconds)
+                process.kill()
+        two_nodes.start(kube_proxy=True)
+        there = traces(cluster)
+        # The machine's own network got one link with three routes to what is behind it, and no rules.
+        assert there["links"] == [cluster.name]
+        assert not there["rules"]
+        assert {line.split(" on ")[0] for line in there["mounts"]}
+        assert all(" - nsfs " in line for line in there["mounts"]), (
+            "only names of network namespaces are mounted"
+        )
+        assert values() == before
+        # The worst time to end it: the supervisor is gone, nobody knows what it had started.
+        os.kill(int((cluster.run / "supervisor.pid").read_text()), signal.SIGKILL)
+        two_nodes.stop()
+        until(lambda: not any(traces(cluster).values()), 10, f"left: {traces(cluster)}")
+        assert values() == before
+    finally:
+        two_nodes.start()
+
+
+def test_a_number_that_another_cluster_has_is_refused(two_nodes: TwoNodes, tmp_path: Path) -> None:
+    other = Cluster(tmp_path, two_nodes.cluster.number, cache=two_nodes.cluster.cache)
+    with pytest.raises(network.Occupied, match=str(two_nodes.cluster.home)):
+        TwoNodes(other).start()
+    with pytest.raises(network.Occupied):
+        TwoNodes(other).stop()
+    assert holder(two_nodes.cluster, "node1")
+
+
+def test_settings_that_nothing_could_be_made_of_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="0 to 15"):
+        checked(Cluster(tmp_path, 16))
+    with pytest.raises(ValueError, match="CNI"):
+        checked(Cluster(tmp_path, cni="calico"))
+    with pytest.raises(ValueError, match="characters"):
+        checked(Cluster(Path("/var/tmp/a b")))
+
+
+def test_clusters_share_no_address() -> None:
+    networks = []
+    for number in range(16):
+        cluster = Cluster(Path("/nowhere"), number)
+        networks += [cluster.all_pods[0], cluster.lan(1)[0].network, cluster.link(1)[0].network]
+        assert all(cluster.pods(node)[i].subnet_of(cluster.all_pods[i]) for node in NODES for i in (0, 1))  # type: ignore[arg-type]
+    assert not any(a.overlaps(b) for i, a in enumerate(networks) for b in networks[:i])
