@@ -105,6 +105,7 @@ class Upstream:
             lambda: _One(got), remote_addr=(server, self._port)
         )
         try:
+            transport.sendto(query.pack())
             async with asyncio.timeout(UDP_SECONDS):
                 data = await got
         finally:
