@@ -11,6 +11,10 @@ from infra.cluster.images import cluster_environment
 from infra.cluster.settings import NODES, Cluster
 from infra.kubernetes import binaries
 
+_MEANT_TO_RUN = {"STARTING", "RUNNING", "BACKOFF"}
+#: kubelet writes some rules of its own, and again when somebody takes them away.
+_OF_SERVICES = ("-A KUBE-SERVICES", "-A KUBE-SVC", "-A KUBE-SEP", "-A KUBE-NODEPORTS")
+
 
 def switch(cluster: Cluster, on: bool, nodes: Sequence[int] = NODES) -> None:
     """Start it, or end it and take its rules away. Raises ``CalledProcessError``."""
@@ -41,7 +45,4 @@ def rules(cluster: Cluster, node: int) -> int:
     done = subprocess.run(
         command, env=cluster_environment(cluster), capture_output=True, text=True, check=True
     )
-    return sum(line.startswith("-A KUBE-") for line in done.stdout.splitlines())
-
-
-_MEANT_TO_RUN = {"STARTING", "RUNNING", "BACKOFF"}
+    return sum(line.startswith(_OF_SERVICES) for line in done.stdout.splitlines())

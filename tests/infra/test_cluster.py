@@ -85,7 +85,7 @@ def web(two_nodes: TwoNodes, namespace: str) -> dict[str, dict]:
 
 
 def addresses(pod: dict) -> list[str]:
-    return [entry["ip"] for entry in pod["status"]["podIPs"]]
+    return [entry["ip"] for entry in pod["status"].get("podIPs", [])]
 
 
 def quoted(address: str) -> str:
@@ -154,7 +154,7 @@ def test_kube_proxy_is_there_when_asked_for_and_takes_its_rules_along(two_nodes:
             spec = client.document(f"/api/v1/namespaces/{namespace}/services/web")["spec"]
         assert len(spec["clusterIPs"]) == 2
         asks = [f"http://{quoted(address)}/" for address in spec["clusterIPs"]]
-        before = proxy.rules(cluster, 1)
+        assert proxy.rules(cluster, 1) == 0
         assert two_nodes.ran("node1", "curl", "-m", "2", asks[0]).returncode != 0
         try:
             proxy.switch(cluster, True, nodes=[1])
@@ -164,26 +164,23 @@ def test_kube_proxy_is_there_when_asked_for_and_takes_its_rules_along(two_nodes:
                     60,
                     f"{ask} doesn't answer",
                 )
-            assert proxy.rules(cluster, 1) > before
-            assert proxy.rules(cluster, 2) == before
+            assert proxy.rules(cluster, 1) > 4
+            assert proxy.rules(cluster, 2) == 0
             assert proxy.runs(cluster) == {"node1-kube-proxy"}
         finally:
             proxy.switch(cluster, False)
-        assert proxy.rules(cluster, 1) == before
+        assert proxy.rules(cluster, 1) == 0
 
 
 def test_a_node_sees_its_own_network_groups_and_programs_only(two_nodes: TwoNodes) -> None:
     script = """
         readlink /proc/self/ns/cgroup /proc/self/ns/net /proc/self/ns/mnt
-        ls /sys/class/net | grep -c '^eth0$'
         mkdir -p /sys/fs/bpf/seen-by-$(hostname) && ls /sys/fs/bpf
-        grep -c kubepods /proc/1/cgroup
         cat /proc/self/cgroup
     """
     said = [two_nodes.ran(f"node{node}", "sh", "-c", script).stdout.splitlines() for node in NODES]
     machine = [os.readlink(f"/proc/self/ns/{kind}") for kind in ("cgroup", "net", "mnt")]
     assert all(len({said[0][i], said[1][i], machine[i]}) == 3 for i in range(3))
-    assert said[0][3] == "1" or said[0][3].isdigit()
     for node, lines in zip(NODES, said, strict=True):
         assert [line for line in lines if line.startswith("seen-by")] == [f"seen-by-node{node}"]
         # Its group is the root, or `system` in it: what is attached there meets this node alone.
