@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from dataplane import addresses
-from dataplane.agent import container, images, kernel, network, podman, programs, state
+from dataplane.agent import container, images, kernel, network, podman, programs, state, unready
 from dataplane.agent.logs import Tail, load_places, save_places
 from dataplane.agent.names import Names
 from dataplane.agent.outbox import Outbox
@@ -44,7 +44,7 @@ class GatewayBehind(RuntimeError):
 
 
 class Agent:
-    """A node's agent. ``run`` never returns unless the kernel side can't be brought up."""
+    """A node's agent. ``run`` never returns."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -79,7 +79,7 @@ class Agent:
 
     def run(self) -> None:
         """Bring up the kernel side, take up what was, then follow the control plane."""
-        self.prepare()
+        unready.bring_up(self.prepare, self.control, _name(), facts())
         self._restore()
         assert self._watch is not None
         self._watch.start()
@@ -118,7 +118,7 @@ class Agent:
         delay = 0.5
         while True:
             try:
-                self.control.enrol(socket.gethostname()[:80] or "node", facts())
+                self.control.enrol(_name(), facts())
                 self.control.renew_if_due()
                 generation = self.snapshot["generation"] if self.snapshot else 0
                 document = self.control.get("/agent/desired", generation=generation, wait=POLL_SECONDS)
@@ -375,6 +375,10 @@ class Agent:
             "sockets_ended": self.kernel.connections.ended,
             "facts": {**facts(), **programs.facts(self.config)},
         }
+
+
+def _name() -> str:
+    return socket.gethostname()[:80] or "node"
 
 
 def _number_of(config: Config, name: str) -> int:
