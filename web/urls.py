@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from web.views import account, admin, cell, configuration, deployments, home, logs, members, palette, why
+from web.views import account, admin, cell, configuration, deployments, edge, home, logs, members, palette, why
 
 _CELL = "<slug:tenant>/<slug:project>/<slug:environment>"
 
@@ -18,6 +18,8 @@ urlpatterns = [
     path("admin/tenants/<slug:tenant>/state", admin.set_state),
     path("admin/users", admin.create_user),
     path("admin/planes", admin.planes),
+    path("admin/edge", edge.denied),
+    path("admin/edge/allow", edge.allow),
     path("admin/audit", admin.audit),
     path("<slug:tenant>", home.tenant),
     path("<slug:tenant>/-/new", home.new_project),

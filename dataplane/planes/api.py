@@ -11,8 +11,9 @@ from cells.provisioning import actions as provisioning
 from cells.provisioning import queries as places
 from cells.provisioning.models import Place
 from controlplane.errors import not_found
-from dataplane.planes import enrolment, kubernetes
-from dataplane.planes.models import Node, Plane
+from dataplane.planes import edge, enrolment, kubernetes
+from dataplane.planes.models import DeniedNetwork, Node, Plane
+from tenants import signin
 from tenants.api import actor_of
 from tenants.policy import authorise_platform
 
@@ -37,6 +38,25 @@ class NewKubeconfig(Schema):
 
 class Binding(Schema):
     plane: str
+
+
+class Denial(Schema):
+    """``seconds``: how long, none for ever. ``force``: even if it may not be what is meant."""
+
+    network: str
+    reason: str
+    seconds: int | None = None
+    force: bool = False
+
+
+def denied_out(row: DeniedNetwork) -> dict[str, Any]:
+    return {
+        "network": row.network,
+        "reason": row.reason,
+        "by": row.created_by,
+        "since": row.created_at,
+        "until": row.expires_at,
+    }
 
 
 def place_out(place: Place) -> dict[str, Any]:
@@ -65,6 +85,7 @@ def node_out(node: Node) -> dict[str, Any]:
         "acknowledged": node.acknowledged,
         "healthy": bool(node.health.get("healthy")) if node.kind == Node.Kind.AGENT else True,
         "problems": node.health.get("problems", []),
+        "edge": node.health.get("edge"),
         "facts": node.facts,
     }
 
@@ -132,6 +153,23 @@ def replace_kubeconfig(request: HttpRequest, name: str, body: NewKubeconfig) -> 
 @router.get("/planes/{name}/places", operation_id="list_places", summary="Cells' places on a plane")
 def list_places(request: HttpRequest, name: str) -> list[dict[str, Any]]:
     return [place_out(place) for place in places.places(actor_of(request), name)]
+
+
+@router.get("/admin/denied", operation_id="list_denied", summary="Networks that may not come (platform admins)")
+def list_denied(request: HttpRequest) -> list[dict[str, Any]]:
+    return [denied_out(row) for row in edge.listing(actor_of(request))]
+
+
+@router.post("/admin/denied", operation_id="deny_network", summary="Deny a network the public ports")
+def deny_network(request: HttpRequest, body: Denial) -> dict[str, Any]:
+    row = edge.add(acting_user=actor_of(request), client=signin.address_of(request), **body.dict())
+    return denied_out(row)
+
+
+@router.delete("/admin/denied", operation_id="allow_network", summary="Let a network come again")
+def allow_network(request: HttpRequest, network: str) -> dict[str, Any]:
+    edge.remove(acting_user=actor_of(request), network=network)
+    return {}
 
 
 @router.put(

@@ -18,6 +18,7 @@ from cells.boundary import Boundary, compile_topology
 from cells.boundary.model import Topology
 from cells.specification import Specification
 from dataplane import addresses
+from dataplane.planes import edge
 from dataplane.planes import topology as topologies
 from dataplane.planes.models import Plane, Snapshot
 from delivery import environment
@@ -72,6 +73,7 @@ def _document(plane: Plane, config: Config) -> dict[str, Any]:
         "plane": plane.pk,
         "endpoints": _endpoints(plane, config),
         "boundary": encode(boundary),
+        "edge": edge.document(),
     }
 
 

@@ -65,6 +65,11 @@ CATALOGUE: dict[str, Entry] = {
         "Fetch it, merge or rebase, and push again.",
     ),
     "conflict": Entry(409, "{message}", "Look at the current state and try again."),
+    "deny-doubtful": Entry(
+        409,
+        "{network} {why}, so denying it may not be what you mean.",
+        "Deny a smaller network, or repeat it with `--force`.",
+    ),
     # Quotas.
     "quota": Entry(
         409,

@@ -56,6 +56,9 @@ TABLE: dict[tuple[str, str], Route] = {
         "SNNNNND", {"email": "one.more@example.org", "password": factories.PASSWORD}
     ),
     ("GET", "admin/planes"): Route(PLATFORM),
+    ("GET", "admin/edge"): Route(PLATFORM),
+    ("POST", "admin/edge"): Route("SNNNNND", {"network": "203.0.113.0/24", "reason": "floods"}),
+    ("POST", "admin/edge/allow"): Route("SNNNNND", {"network": "198.51.100.7"}),
     ("GET", "admin/audit"): Route(PLATFORM),
     ("GET", "<slug:tenant>"): READ,
     ("GET", "<slug:tenant>/-/new"): READ,

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.contrib.auth.hashers import make_password
 
+from dataplane.planes.models import DeniedNetwork
 from delivery.models import Deployment
 from tenants import tokens
 from tenants.models import User
@@ -96,6 +97,9 @@ TABLE: dict[str, Operation] = {
     "bind_environment": Operation(PLATFORM, body={"plane": "shared"}),
     "create_enrolment_token": Operation(PLATFORM, body={"kind": "builder"}, path={"name": "shared"}),
     "revoke_node": Operation(PLATFORM, path={"number": "{node}"}),
+    "list_denied": Operation(PLATFORM),
+    "deny_network": Operation(PLATFORM, body={"network": "203.0.113.0/24", "reason": "floods"}),
+    "allow_network": Operation(PLATFORM, query="network=198.51.100.7"),
 }
 
 
@@ -122,6 +126,7 @@ class Stage:
         failed = world.push(self.cell)
         Deployment.objects.filter(pk=failed.pk).update(state="failed")
         waiting = world.push(world.cell(project, "staging"))
+        DeniedNetwork.objects.create(network="198.51.100.7/32", reason="floods", created_by="somebody")
         # Hashing is slow by intention: once is enough for everybody.
         User.objects.update(password=make_password(factories.PASSWORD))
         self.values = {
