@@ -2,7 +2,7 @@
 
 A refused version never takes away what is loaded: its loader changes nothing until the kernel has taken
 every program. If the earlier programs have the same tables the agent goes on with them, unhealthy; if not
-it can only say so, and what is in force stays in force without it.
+it can only say so (``unready``), and what is in force stays in force without it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import httpx
-
 from bpf import loader
 from dataplane.agent import kernel
-from dataplane.client import ControlPlane, NotEnrolled, Refused
 from infra.config import Config
 
 log = logging.getLogger("cytoplane.agent")
@@ -39,20 +36,3 @@ def facts(config: Config) -> dict[str, Any]:
     """Which loader the programs in force came by, and their layout."""
     found = loader.status(config)
     return {"loader": found.get("loader", ""), "layout": found.get("layout", "")}
-
-
-def report(config: Config, why: str, facts: dict[str, Any]) -> None:
-    """Tell the control plane that this node can't take part; nothing happens if it can't be told."""
-    node = {
-        "healthy": False,
-        "problems": [f"this version's kernel programs aren't loaded, nothing new starts: {why}"],
-        "generation": 0,
-        "replicas": 0,
-        "facts": facts,
-    }
-    try:
-        ControlPlane(config.agent_dir, config.agents_port).post(
-            "/agent/report", {"replicas": [], "node": node}
-        )
-    except (httpx.HTTPError, NotEnrolled, Refused, OSError) as error:
-        log.warning("the control plane couldn't be told: %s", error)
