@@ -52,6 +52,7 @@ LOOKS: dict[str, dict[str, Look]] = {
     "verdict": {
         "allowed": Look("Allowed", "ok", "shield-check"),
         "denied": Look("Denied", "bad", "shield-x"),
+        "audited": Look("Would be denied", "warn", "shield-alert"),
     },
     "tenant": {
         "active": Look("Active", "ok", _OK),

@@ -25,7 +25,7 @@ git = topic("Make `git push` use your sign-in.")
 _USER = "cyto"
 
 
-def _git(*arguments: str, fine: tuple[int, ...] = (0,)) -> str:
+def run_git(*arguments: str, fine: tuple[int, ...] = (0,)) -> str:
     """git's output. Raises ``CliError`` if it isn't there or fails with a status that isn't ``fine``."""
     try:
         done = subprocess.run(
@@ -62,9 +62,9 @@ def teach(url: str) -> bool:
         return False
     try:
         # An empty helper first: no other one is asked for this address, or given the token to keep.
-        _git("config", "--global", "--replace-all", f"credential.{url}.helper", "")
-        _git("config", "--global", "--add", f"credential.{url}.helper", _helper())
-        _git("config", "--global", f"credential.{url}.username", _USER)
+        run_git("config", "--global", "--replace-all", f"credential.{url}.helper", "")
+        run_git("config", "--global", "--add", f"credential.{url}.helper", _helper())
+        run_git("config", "--global", f"credential.{url}.username", _USER)
     except CliError as error:
         output.note(f"git couldn't be told about the sign-in: {error.message}")
         return False
@@ -76,7 +76,7 @@ def forget(url: str) -> None:
     if shutil.which("git") is not None:
         try:
             # 128: there is no such section, or no configuration at all.
-            _git("config", "--global", "--remove-section", f"credential.{url}", fine=(0, 1, 5, 128))
+            run_git("config", "--global", "--remove-section", f"credential.{url}", fine=(0, 1, 5, 128))
         except CliError as error:
             output.note(f"git couldn't be told to forget the sign-in: {error.message}")
 
@@ -105,8 +105,8 @@ def remote(
     where, api = place.project(tenant, project), Api()
     found = api.get(where.project_path)  # a typing error shows now and not at the first push
     address = f"{api.url}{found['git']}"
-    known = _git("remote").split()
-    _git("remote", "set-url" if name in known else "add", "--", name, address)
+    known = run_git("remote").split()
+    run_git("remote", "set-url" if name in known else "add", "--", name, address)
     output.done({"name": name, "url": address}, f"`git push {name} main` deploys now.", raw=as_json)
 
 

@@ -88,6 +88,7 @@ def _edges(where: place.Place, minutes: int, denied: bool, as_json: bool) -> Non
             **row,
             "to": f"{_target(row)}/{row['protocol']}",
             "way": {"egress": "out", "ingress": "in"}.get(row["direction"]),
+            "verdict": output.VERDICTS.get(row["verdict"], row["verdict"]),
             "last_at": output.ago(row["last_at"]),
         }
         for row in rows
@@ -96,7 +97,7 @@ def _edges(where: place.Place, minutes: int, denied: bool, as_json: bool) -> Non
                "rule": "RULE", "packets": "PACKETS", "last_at": "LAST"}  # fmt: skip
     empty = "Nothing was refused." if denied else "Nothing was seen."
     output.table(shown, columns, raw=False, empty=f"{empty[:-1]} in the last {minutes} minutes.")
-    row = next((row for row in rows if row["verdict"] == "denied"), None)
+    row = next((row for row in rows if row["verdict"] != "allowed"), None)
     if row:
         output.note(f"\n{row['reason']}: {row['sentence']}")
         known = (
@@ -112,7 +113,9 @@ def _edges(where: place.Place, minutes: int, denied: bool, as_json: bool) -> Non
 
 @edges.command("list")
 def list_edges(
-    denied: Annotated[bool, typer.Option("--denied", help="Refused calls alone.")] = False,
+    denied: Annotated[
+        bool, typer.Option("--denied", help="Refused calls alone, and those that audit lets pass.")
+    ] = False,
     minutes: Minutes = 60,
     tenant: Tenant = "",
     project: Project = "",
@@ -130,7 +133,7 @@ def denied(
     environment: Environment = "production",
     as_json: Json = False,
 ) -> None:
-    """Calls that were refused lately, with the reason."""
+    """Calls that were refused lately, or would have been but for audit, with the reason."""
     _edges(place.cell(tenant, project, environment), minutes, True, as_json)
 
 
@@ -169,17 +172,22 @@ def _without_protocol(text: str) -> tuple[str, str]:
 
 
 def why(
-    source: Annotated[str, typer.Argument(metavar="FROM", help="A component, or `internet`.")],
-    to: Annotated[
-        str, typer.Argument(metavar="TO[:PORT]", help="A component, project/component, address or host.")
+    source: Annotated[
+        str, typer.Argument(metavar="FROM", help="Who calls: a component, `internet`, an address, `gateway`…")
     ],
-    protocol: Annotated[str, typer.Option(help="tcp or udp.  [default: tcp]")] = "",
+    to: Annotated[
+        str,
+        typer.Argument(
+            metavar="TO[:PORT]", help="Who is called: a component, project/component, address, network, host…"
+        ),
+    ],
+    protocol: Annotated[str, typer.Option(help="tcp, udp or icmp; else whatever the port speaks.")] = "",
     tenant: Tenant = "",
     project: Project = "",
     environment: Environment = "production",
     as_json: Json = False,
 ) -> None:
-    """Why a call is allowed or denied. If it is denied: the declaration that would open it."""
+    """Why a call is allowed or denied. If it is denied: the declaration that would open it. Without a port: for each."""
     host, port, spoken = parse_target(to)
     where = place.cell(tenant, project, environment)
     answer = Api().get(
@@ -188,12 +196,26 @@ def why(
     if as_json:
         output.as_json(answer)
         return
-    print("allowed" if answer["allowed"] else "denied")
-    output.say(answer["sentence"])
-    rule = f", rule {answer['rule']}" if answer.get("rule") else ""
-    print(f"reason {answer['reason']}{rule}")
-    if answer.get("fix"):
-        output.say(f"\nWhat would open it:\n\n{answer['fix']}")
+    for number, one in enumerate(answer["answers"]):
+        if number:
+            print()
+        _verdict(one, several=len(answer["answers"]) > 1)
+    print()
+    for word, end in (("from", answer["source"]), ("to", answer["destination"])):
+        identity = f", identity {end['identity']}" if end["identity"] else ""
+        output.say(f"{word:<4} {end['asked']}: {end['is']}{identity}")
+
+
+def _verdict(one: dict[str, Any], *, several: bool) -> None:
+    """One answer of `cyto why`: the verdict on its first line, what would open it at the end."""
+    word = output.VERDICTS.get(one["verdict"], one["verdict"])
+    port = f"{one['port']}/{one['protocol']}" if one["port"] else one["protocol"] or ""
+    output.say(f"{word}  {one['endpoint'] or ''} {port}".rstrip() if several else word)
+    output.say(one["sentence"])
+    rule = f", rule {one['rule']}" if one["rule"] else ""
+    output.say(f"reason {one['reason']}{rule}")
+    if one["fix"]:
+        output.say(f"\nWhat would open it:\n\n{one['fix']}")
 
 
 def register(app: typer.Typer) -> None:

@@ -14,6 +14,8 @@ from cli.errors import usage
 
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
+#: Verdicts of the API as people read them.
+VERDICTS = {"audited": "would be denied"}
 #: Colours alone; every other sequence of a terminal could move the cursor over what was said before.
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")

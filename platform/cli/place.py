@@ -41,12 +41,27 @@ def _repository(url: str) -> tuple[tuple[str, str, int | None], str]:
 
 def from_git() -> tuple[str, str]:
     """Tenant and project of the repository that one stands in; empty if no remote is this platform's."""
+    found = _remotes()
+    for name in (*_FIRST, *found):
+        if name in found:
+            return found[name]
+    return "", ""
+
+
+def remote_of(tenant_name: str, project_name: str) -> str:
+    """The name of the remote that is the project's repository; "" if there is none."""
+    found = {name: where for name, where in _remotes().items() if where == (tenant_name, project_name)}
+    return next((name for name in (*_FIRST, *found) if name in found), "")
+
+
+def _remotes() -> dict[str, tuple[str, str]]:
+    """Name → tenant and project of the repository's remotes that are this platform's."""
     environment = {**os.environ, "LC_ALL": "C"}
     command = ["git", "config", "--get-regexp", r"^remote\..*\.url$"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     except OSError:
-        return "", ""
+        return {}
     (ours, _), found = _repository(load().url), {}
     for line in done.stdout.splitlines():
         key, _, url = line.partition(" ")
@@ -54,10 +69,7 @@ def from_git() -> tuple[str, str]:
         match = _PATH.fullmatch(path)
         if match and authority == ours:
             found[key.removeprefix("remote.").removesuffix(".url")] = (match[1], match[2])
-    for name in (*_FIRST, *found):
-        if name in found:
-            return found[name]
-    return "", ""
+    return found
 
 
 @dataclass(frozen=True)

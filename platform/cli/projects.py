@@ -24,7 +24,7 @@ def list_projects(tenant: Tenant = "", as_json: Json = False) -> None:
     """Projects of a tenant."""
     where = place.tenant(tenant)
     rows = Api().get(f"{where.tenant_path}/projects")
-    columns = {"slug": "PROJECT", "description": "WHAT IT IS", "strict": "STRICT"}
+    columns = {"slug": "PROJECT", "description": "WHAT IT IS", "strict": "STRICT", "audit": "AUDIT"}
     empty = f"{where.tenant} has no project yet: `cyto projects create NAME` makes one."
     output.table(rows, columns, raw=as_json, empty=empty)
 

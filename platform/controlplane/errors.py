@@ -57,6 +57,7 @@ CATALOGUE: dict[str, Entry] = {
         "Choose another `host` in cytoplane.yaml.",
     ),
     "last-owner": Entry(409, "{email} is the last owner of {tenant}.", "Make somebody else an owner first."),
+    "end-unknown": Entry(404, "{message}", "{following}"),
     "method": Entry(405, "{method} isn't possible here.", "Use one of {allowed}."),
     "too-large": Entry(413, "The request is larger than {limit}.", "Send less."),
     "branch-moved": Entry(

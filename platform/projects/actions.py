@@ -53,6 +53,7 @@ def _create_cell(project: Project, environment: Environment) -> Cell:
         gateway_index=numbers.allocate("gateway"),
     )
     provisioning.settle(cell)
+    planes.note(environment.plane, [cell.number])
     return cell
 
 
@@ -87,10 +88,11 @@ def destroy_project(*, acting_user: Actor, project: Project, confirm: str) -> No
     from delivery.models import Replica
     from delivery.tasks import remove_repository
 
-    touched = set()
+    touched: dict[Plane, list[int]] = {}
+    for cell in project.cells.exclude(environment__plane=None).select_related("environment__plane"):
+        touched.setdefault(cell.environment.plane, []).append(cell.number)
     for replica in Replica.objects.filter(workload__cell__project=project).select_related("plane"):
         numbers.free_address(replica.plane, replica.address_index)
-        touched.add(replica.plane)
         replica.delete()
     audit.record(acting_user, "project.destroy", project, tenant=tenant)
     remove_repository.enqueue(tenant.pk, project.pk)
@@ -98,8 +100,8 @@ def destroy_project(*, acting_user: Actor, project: Project, confirm: str) -> No
     project.cells.update(serving_release=None)
     project.cells.all().delete()
     project.delete()
-    for plane in touched:
-        planes.touch(plane)
+    for plane, cells in touched.items():
+        planes.touch(plane, cells)
 
 
 @transaction.atomic
@@ -111,10 +113,27 @@ def set_strict(*, acting_user: Actor, project: Project, strict: bool) -> Project
     audit.record(
         acting_user, "project.strict", project, tenant=project.tenant, changes={"strict": [before, strict]}
     )
+    _touch_planes(project)
+    return project
+
+
+@transaction.atomic
+def set_audit(*, acting_user: Actor, project: Project, audited: bool) -> Project:
+    """Whether what the project's declarations could open passes and is reported; in force at once."""
+    authorise(acting_user, "configure", project.tenant)
+    before, project.audit = project.audit, audited
+    project.save(update_fields=["audit"])
+    audit.record(
+        acting_user, "project.audit", project, tenant=project.tenant, changes={"audit": [before, audited]}
+    )
+    _touch_planes(project)
+    return project
+
+
+def _touch_planes(project: Project) -> None:
     for cell in project.cells.select_related("environment__plane"):
         if cell.environment.plane:
-            planes.touch(cell.environment.plane)
-    return project
+            planes.touch(cell.environment.plane, [cell.number])
 
 
 @transaction.atomic

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
 from django.http import HttpRequest
 from ninja import Router, Schema
 
 from cells.specification import Specification
+from controlplane.errors import CytoplaneError
 from delivery.publish import address
 from projects import actions, queries
 from projects.models import Cell, Environment, Project
@@ -25,7 +27,10 @@ class NewProject(Schema):
 
 
 class ProjectChange(Schema):
-    strict: bool
+    """What is left out stays as it is."""
+
+    strict: bool | None = None
+    audit: bool | None = None
 
 
 class Configuration(Schema):
@@ -40,6 +45,7 @@ def project_out(project: Project) -> dict[str, Any]:
         "slug": project.slug,
         "description": project.description,
         "strict": project.strict,
+        "audit": project.audit,
         "created_at": project.created_at,
         "git": f"/git/{project.tenant.slug}/{project.slug}.git",
     }
@@ -96,10 +102,22 @@ def read_project(request: HttpRequest, tenant: str, project: str) -> dict[str, A
     }
 
 
-@router.patch("/tenants/{tenant}/projects/{project}", operation_id="change_project", summary="Strict or not")
+@router.patch(
+    "/tenants/{tenant}/projects/{project}",
+    operation_id="change_project",
+    summary="Strict or not, in audit or not",
+)
 def change_project(request: HttpRequest, tenant: str, project: str, body: ProjectChange) -> dict[str, Any]:
-    row = queries.get_project(actor_of(request), tenant, project)
-    return project_out(actions.set_strict(acting_user=actor_of(request), project=row, strict=body.strict))
+    actor = actor_of(request)
+    row = queries.get_project(actor, tenant, project)
+    if body.strict is None and body.audit is None:
+        raise CytoplaneError("invalid", field="body", message="Neither `strict` nor `audit` is given.")
+    with transaction.atomic():
+        if body.strict is not None:
+            row = actions.set_strict(acting_user=actor, project=row, strict=body.strict)
+        if body.audit is not None:
+            row = actions.set_audit(acting_user=actor, project=row, audited=body.audit)
+    return project_out(row)
 
 
 @router.delete(

@@ -40,6 +40,8 @@ class Project(models.Model):
     slug = models.CharField(max_length=40)
     description = models.CharField(max_length=240, blank=True)
     strict = models.BooleanField(default=False)
+    #: What its declarations could open but don't passes and is reported.
+    audit = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -9,6 +9,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.utils import timezone
 
+from cells.boundary.model import ALLOW, AUDIT, DENY
 from dataplane.planes.models import Plane
 from delivery.models import Replica
 from delivery.queries import replica_number
@@ -42,6 +43,14 @@ ON CONFLICT ON CONSTRAINT edge_bucket DO UPDATE SET
 
 def _whole(value: Any, most: int = 2**62) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else 0
+
+
+def _judged(flow: dict[str, Any]) -> tuple[int, str]:
+    """Verdict and reason. What passes and yet has a reason is audited: the reason would have denied it."""
+    reason = str(flow.get("reason", "")).replace("\0", "")[:40]
+    if flow.get("allowed") is not True:
+        return DENY, reason
+    return (AUDIT, reason) if reason not in ("", "OK") else (ALLOW, "")
 
 
 def record_flows(plane: Plane, flows: list[dict[str, Any]]) -> int:
@@ -81,8 +90,7 @@ def record_flows(plane: Plane, flows: list[dict[str, Any]]) -> int:
             _whole(flow.get("port"), 65535),
             _whole(flow.get("protocol"), 255),
             direction,
-            1 if flow.get("allowed") is True else 2,
-            "" if flow.get("allowed") is True else str(flow.get("reason", "")).replace("\0", "")[:40],
+            *_judged(flow),
         )
         total = totals[key]
         total[0] = _whole(flow.get("rule"))

@@ -10,7 +10,8 @@ class Edge(models.Model):
 
     ``source`` and ``destination`` are workload identities or reserved ones; ``remote`` is the
     address where the other end isn't the platform's or the claim can't be believed, or the name that
-    was asked for in vain.
+    was asked for in vain. ``verdict`` is the kernel's: allowed, denied, or audited, which is allowed with
+    the reason that would have denied it.
     """
 
     cell = models.ForeignKey("projects.Cell", on_delete=models.CASCADE, related_name="edges")

@@ -10,11 +10,14 @@ from django.db.models import Max, QuerySet, Sum
 from django.utils import timezone
 
 from bpf.reasons import CODES, REASONS
-from cells.boundary import Explanation, explain
+from cells.boundary import Explanation
+from cells.boundary.ends import End, UnknownEndError, find
+from cells.boundary.explain import SPOKEN, explanations
+from cells.boundary.model import ALLOW, AUDIT, DENY
 from controlplane.errors import CytoplaneError, not_found
 from dataplane import addresses
 from dataplane.planes import snapshots
-from projects.models import Cell, Project, Workload
+from projects.models import Cell, Workload
 from telemetry import denials
 from telemetry.models import Edge, LogLine
 from telemetry.outside import declared_names
@@ -31,6 +34,7 @@ PARTS = {
 OTHER_TENANT = "another tenant"
 #: Of rows that stand for flows which have none of their own.
 OTHERS = "others"
+VERDICTS = {ALLOW: "allowed", DENY: "denied", AUDIT: "audited"}
 
 
 def names(cell: Cell, identities: Iterable[int]) -> dict[int, str]:
@@ -63,10 +67,13 @@ def names(cell: Cell, identities: Iterable[int]) -> dict[int, str]:
 
 
 def edges(cell: Cell, minutes: int = 60, denied: bool | None = None) -> list[dict[str, Any]]:
-    """Who talked to whom in the last minutes, by verdict and reason."""
+    """Who talked to whom in the last minutes, by verdict and reason.
+
+    ``denied``: what was denied or, in audit, would have been; False: the rest.
+    """
     rows = Edge.objects.filter(cell=cell, last_at__gte=timezone.now() - timedelta(minutes=minutes))
     if denied is not None:
-        rows = rows.filter(verdict=2 if denied else 1)
+        rows = rows.exclude(verdict=ALLOW) if denied else rows.filter(verdict=ALLOW)
     grouped = (
         rows.values(
             "source", "destination", "remote", "port", "protocol", "direction", "verdict", "reason", "rule"
@@ -87,10 +94,10 @@ def edges(cell: Cell, minutes: int = 60, denied: bool | None = None) -> list[dic
             "port": row["port"],
             "protocol": protocols.get(row["protocol"], str(row["protocol"])),
             "direction": "egress" if row["direction"] == 0 else "ingress",
-            "verdict": "allowed" if row["verdict"] == 1 else "denied",
+            "verdict": VERDICTS[row["verdict"]],
             "reason": row["reason"],
             "sentence": _sentence(row, answers.get(number)),
-            # Of a refused call: the rule that would have had to allow it.
+            # Of a refused or audited call: the rule that would have had to allow it.
             "rule": answers[number].rule if number in answers else row["rule"],
             "fix": answers[number].fix if number in answers else "",
             "packets": row["packets"],
@@ -124,8 +131,11 @@ def is_others(row: dict[str, Any]) -> bool:
 
 
 def _sentence(row: dict[str, Any], answer: Explanation | None) -> str:
-    if answer is not None and answer.sentence:
-        return answer.sentence
+    return answer.sentence if answer is not None and answer.sentence else sentence(row)
+
+
+def sentence(row: dict[str, Any]) -> str:
+    """What the kernel's reason means."""
     return REASONS[CODES[row["reason"]]].sentence if row["reason"] in CODES else ""
 
 
@@ -140,54 +150,26 @@ def log_lines(cell: Cell, component: str = "", after: int = 0, limit: int = 200)
     return list(rows.order_by("-pk")[:limit])[::-1]
 
 
-def why(cell: Cell, source: str, destination: str, port: int = 0, protocol: str = "tcp") -> Explanation:
-    """Explain a call inside or out of a cell, by calling the compiler.
+def why(
+    cell: Cell, source: str, destination: str, port: int = 0, protocol: str = ""
+) -> tuple[End, End, list[Explanation]]:
+    """Explain a call by calling the compiler: the two ends, and a verdict for each port that is asked about.
 
-    ``source`` is a component or ``internet``; ``destination`` a component, ``project/component``,
-    ``project/component@environment``, an address, a network or a host name.
+    What an end may be, ``cells.boundary.ends`` says. Raises ``end-unknown`` and ``invalid``.
     """
     plane = cell.environment.plane
     if plane is None:
         raise CytoplaneError("unavailable", part="a data plane for this environment")
-    if protocol not in ("tcp", "udp"):
-        raise CytoplaneError("invalid", field="protocol", message="The protocol is tcp or udp.")
+    if protocol not in ("", "http", "grpc", *SPOKEN):
+        raise CytoplaneError("invalid", field="protocol", message="The protocol is tcp, udp or icmp.")
+    if not 0 <= port <= 65535:
+        raise CytoplaneError("invalid", field="port", message="The port is a number up to 65535.")
     topology = snapshots.topology(plane)
-    known = topology.by_identity()
-    start: int | str = source
-    if source != "internet":
-        start = _identity(cell, source)
-    target: int | str
-    inside = _inside(cell, destination)
-    target = _identity(cell, inside) if inside else destination
-    for identity in (start, target):
-        if isinstance(identity, int) and identity not in known:
-            raise not_found("component")
+    reader = next((c for c in topology.cells if c.number == cell.number), None)
+    if reader is None:
+        raise not_found("environment")
     try:
-        return explain(topology, start, target, port, protocol)
-    except (KeyError, ValueError):
-        raise not_found("component")
-
-
-def _inside(cell: Cell, destination: str) -> str:
-    """A component as ``_identity`` takes it, also where it is named as the resolver does; "" if it is outside."""
-    if "." not in destination and ":" not in destination:
-        return destination
-    component, _, project = destination.removesuffix(".cy.internal").partition(".")
-    if Project.objects.filter(tenant=cell.project.tenant_id, slug=project).exists():
-        return f"{project}/{component}"
-    return ""
-
-
-def _identity(cell: Cell, name: str) -> int:
-    """The identity of a component by name, within the tenant."""
-    path, _, environment = name.partition("@")
-    project, _, component = path.rpartition("/")
-    row = Workload.objects.filter(
-        cell__project__tenant=cell.project.tenant_id,
-        cell__project__slug=project or cell.project.slug,
-        cell__environment__name=environment or cell.environment.name,
-        component__name=component,
-    ).first()
-    if row is None:
-        raise not_found("component")
-    return row.identity
+        start, target = find(topology, source, reader), find(topology, destination, reader)
+        return start, target, explanations(topology, start, target, port, protocol, reader)
+    except UnknownEndError as error:
+        raise CytoplaneError("end-unknown", message=error.message, following=error.following)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
@@ -30,7 +32,7 @@ def why(request: HttpRequest, actor: Actor, tenant: str) -> HttpResponse:
     values = {
         key: request.GET.get(key, "").strip()[:200] for key in ("source", "destination", "port", "protocol")
     }
-    context = {
+    context: dict[str, Any] = {
         "place": place,
         "tab": "why",
         "crumb": "Why",
@@ -57,9 +59,10 @@ def why(request: HttpRequest, actor: Actor, tenant: str) -> HttpResponse:
             )
         else:
             try:
-                context["answer"] = queries.why(
-                    cell, values["source"], values["destination"], port, values["protocol"] or "tcp"
+                start, target, answers = queries.why(
+                    cell, values["source"], values["destination"], port, values["protocol"]
                 )
+                context |= {"start": start, "target": target, "answers": answers, "answer": answers[0]}
             except CytoplaneError as error:
                 context["error"] = error
     template = "web/parts/answer.html" if request.GET.get("part") == "answer" else "web/why.html"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cells.boundary import Explanation
 from projects.models import Cell, Connection, Endpoint, Workload
 from telemetry import queries
 from telemetry.actions import record_flows
@@ -33,6 +34,10 @@ def identity(cell: Cell, component: str) -> int:
     return Workload.objects.get(cell=cell, component__name=component).identity
 
 
+def why(cell: Cell, source: str, destination: str, port: int) -> Explanation:
+    return queries.why(cell, source, destination, port)[2][0]
+
+
 @pytest.fixture
 def cell(world: World) -> Cell:
     made = world.cell()
@@ -46,7 +51,7 @@ def test_a_refused_call_names_the_rule_and_the_declaration_that_would_have_had_t
     record_flows(world.plane, [flow(identity(cell, "web"), identity(cell, "api"), "NO_RULE")])
     (row,) = queries.edges(cell, denied=True)
     rule = Endpoint.objects.get(workload__cell=cell, workload__component__name="api").rule
-    answer = queries.why(cell, "web", "api", 9000)
+    answer = why(cell, "web", "api", 9000)
     assert (row["source"], row["destination"], row["rule"]) == ("web", "api", rule)
     assert (row["sentence"], row["fix"]) == (answer.sentence, answer.fix)
     assert "to: api.http" in row["fix"]
@@ -106,13 +111,27 @@ def test_a_name_that_was_asked_for_in_vain_is_the_end_of_its_edge(world: World, 
 
 
 def test_a_name_as_the_resolver_knows_it_is_explained_as_the_component(world: World, cell: Cell) -> None:
-    by_name = queries.why(cell, "web", "api.shop", 9000)
-    assert by_name == queries.why(cell, "web", "shop/api.shop".partition(".")[0], 9000)
+    by_name = why(cell, "web", "api.shop", 9000)
+    assert by_name == why(cell, "web", "shop/api", 9000)
     assert by_name.reason == "STRICT"
     # Of another tenant's names, nothing is known.
     foreign = world.cell(tenant="globex", project=world.project("vault", "globex"))
     world.deploy(foreign, OTHER)
-    assert queries.why(cell, "web", "api.vault", 9000).reason == "EGRESS_NOT_DECLARED"
+    assert why(cell, "web", "api.vault", 9000).reason == "EGRESS_NOT_DECLARED"
+
+
+def test_what_passes_with_a_reason_is_audited_and_told_as_what_would_be_denied(
+    world: World, cell: Cell
+) -> None:
+    web, api = identity(cell, "web"), identity(cell, "api")
+    audited = flow(web, api, "NO_RULE", allowed=True)
+    record_flows(world.plane, [audited, audited, flow(web, api, "OK", allowed=True)])
+    rows = {row["verdict"]: row for row in queries.edges(cell)}
+    assert set(rows) == {"allowed", "audited"}
+    assert (rows["audited"]["packets"], rows["audited"]["reason"]) == (2, "NO_RULE")
+    assert "to: api.http" in rows["audited"]["fix"]
+    assert [row["verdict"] for row in queries.edges(cell, denied=True)] == ["audited"]
+    assert [row["verdict"] for row in queries.edges(cell, denied=False)] == ["allowed"]
 
 
 def test_an_address_behind_a_name_is_called_by_the_name_that_was_declared(world: World, cell: Cell) -> None:
