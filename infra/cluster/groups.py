@@ -98,7 +98,7 @@ def kill(cluster: Cluster, place: str = "") -> None:
     """End everything there, at once, and wait until it is gone. Raises ``RuntimeError``."""
     end = time.monotonic() + _SECONDS
     while True:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):
             # All of them in one stroke: none is left to start another.
             (unified() / cluster.group / place / "cgroup.kill").write_text("1")
         left = processes(cluster, place) - {os.getpid()}

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from infra import base_recipe
+from infra.cluster import settings
 from infra.cluster.settings import NODES, Cluster
 from infra.kubernetes import binaries
 
@@ -134,6 +136,15 @@ def load(cluster: Cluster, content: bytes | Path, name: str = "", nodes: Sequenc
             raise RuntimeError(f"node{node} doesn't take the image: {said.decode(errors='replace')[-500:]}")
 
 
+def load_base(cluster: Cluster) -> str:
+    """Put the platform's base image into every node that lacks it; its name. Raises ``RuntimeError``."""
+    lacking = [node for node in NODES if base_recipe.BASE not in present(cluster, node)]
+    if lacking:
+        base_recipe.make(cluster.cache)
+        load(cluster, base_recipe.archive_in(cluster.cache), base_recipe.BASE, lacking)
+    return base_recipe.BASE
+
+
 def _ctr(node: int) -> list[str]:
     enter = [sys.executable, "-m", "infra.cluster.enter", f"node{node}", "--"]
     return [*enter, "ctr", "--namespace", NAMESPACE]
@@ -150,3 +161,21 @@ def cluster_environment(cluster: Cluster) -> dict[str, str]:
         "CYTOPLANE_CLUSTER_CNI": cluster.cni,
         "CYTOPLANE_CACHE": str(cluster.cache),
     }
+
+
+def main() -> int:
+    """``python -m infra.cluster.images``: the base image; with arguments ``ARCHIVE [NAME]`` any other."""
+    cluster = settings.load()
+    try:
+        if len(sys.argv) == 1:
+            print(load_base(cluster))
+        else:
+            load(cluster, Path(sys.argv[1]), *sys.argv[2:3])
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        print(f" !     {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,23 +15,32 @@ wanted=${*:-kube-apiserver}
 started=$(date +%s)
 step() { printf -- '-----> %s (%s s)\n' "$1" "$(($(date +%s) - started))" >&2; }
 
-packages=
-need() { [ -e "$1" ] || command -v "$1" >/dev/null || packages="$packages $2"; }
-need etcd etcd-server
+whole=
 case " $wanted " in
 *" cluster "*)
+	whole=1
 	wanted="pause busybox kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy"
-	need containerd containerd
-	need runc runc
-	need iptables iptables
-	need /usr/lib/cni/ptp containernetworking-plugins
 	;;
 esac
-missing=
-for binary in $wanted; do
-	[ -x "$cache/$binary" ] || missing="$missing $binary"
-done
-if [ -z "$missing$packages" ]; then
+
+need() { [ -e "$1" ] || command -v "$1" >/dev/null || packages="$packages $2"; }
+# What isn't there yet: `missing` binaries, and `packages`.
+look() {
+	missing=
+	packages=
+	for binary in $wanted; do
+		[ -x "$cache/$binary" ] || missing="$missing $binary"
+	done
+	need etcd etcd-server
+	if [ -n "$whole" ]; then
+		need containerd containerd
+		need runc runc
+		need iptables iptables
+		need /usr/lib/cni/ptp containernetworking-plugins
+	fi
+	[ -n "$missing$packages" ]
+}
+if ! look; then
 	echo "$cache"
 	exit 0
 fi
@@ -44,6 +53,7 @@ fail() { tail -20 "$log" >&2; printf ' !     %s; the whole output is in %s\n' "$
 # One build at a time; a second waits and finds everything done.
 exec 9>"$cache/lock"
 flock 9
+look || :
 
 # Packages that bring a service must not start it: whoever wants one here starts one of their own.
 install() {
@@ -147,6 +157,10 @@ for binary in $compiled; do
 	go build -ldflags "$flags" -o "$work/$binary" "./cmd/$binary" >>"$log" 2>&1 ||
 		fail "$binary can't be built"
 	mv "$work/$binary" "$cache/$binary"
+	# Whoever waits for this one needn't wait for the others.
+	flock -u 9
+	sleep 1
+	flock 9
 done
 step "Kubernetes $version is in the cache"
 echo "$cache"
