@@ -50,6 +50,7 @@ class Agent:
         self.config = config
         self.control = ControlPlane(config.agent_dir, config.agents_port)
         self.gateway = Gateway(config)
+        self.edge = edge.Guard(config)
         self.workers: dict[str, ReplicaWorker] = {}
         self.snapshot: dict[str, Any] | None = None
         self.problems: list[str] = []
@@ -97,6 +98,7 @@ class Agent:
         # The gateway starts as soon as its namespace is there, so its files come first.
         self.gateway.start_files()
         self.kernel.ensure_platform()
+        self.edge.refresh()
         self._names = Names(self.config, self.kernel)
         self._watch = Watch(self.config, self.kernel, self._report.set)
         self._watch.check()
@@ -180,6 +182,7 @@ class Agent:
     def apply(self, document: dict[str, Any]) -> None:
         """Bring the node to a snapshot and acknowledge it once traffic goes as it says."""
         boundary = document["boundary"]
+        self.edge.accept(document)
         try:
             self.kernel.apply(boundary)
         finally:
@@ -275,6 +278,7 @@ class Agent:
             node = None
             if time.monotonic() >= health_due:
                 self.kernel.refresh_floor()
+                self.edge.refresh()
                 if self._names is not None and self._names.refresh() and self.snapshot:
                     self._accept(self.snapshot)
                 node = self.health()
@@ -362,6 +366,7 @@ class Agent:
         problems = [*self.problems, *self.kernel.health(), *(self._watch.problems if self._watch else [])]
         problems += self._names.problems() if self._names else []
         problems += [self._refused] if self._refused else []
+        problems += self.edge.problems
         if not podman.Podman(self.config).alive():
             problems.append("podman doesn't answer")
         if not self.gateway.healthy():
@@ -373,6 +378,7 @@ class Agent:
             "replicas": len(self.workers),
             "counters": self.kernel.counters(),
             "sockets_ended": self.kernel.connections.ended,
+            "edge": self.edge.report(),
             "facts": {**facts(), **programs.facts(self.config)},
         }
 
