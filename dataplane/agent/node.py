@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from dataplane import addresses
-from dataplane.agent import container, images, kernel, network, podman, programs, state, unready
+from dataplane.agent import container, edge, images, kernel, network, podman, programs, state, unready
 from dataplane.agent.logs import Tail, load_places, save_places
 from dataplane.agent.names import Names
 from dataplane.agent.outbox import Outbox
@@ -182,13 +182,13 @@ class Agent:
     def apply(self, document: dict[str, Any]) -> None:
         """Bring the node to a snapshot and acknowledge it once traffic goes as it says."""
         boundary = document["boundary"]
-        self.edge.accept(document)
         try:
             self.kernel.apply(boundary)
         finally:
             if self._names is not None:
                 self._names.apply(boundary)
         self._take_over(document)
+        self.edge.accept(document)
         wanted = {endpoint["id"]: endpoint for endpoint in document["endpoints"]}
         for key, endpoint in wanted.items():
             worker = self.workers.get(key)
