@@ -169,9 +169,17 @@ class Agent:
 
     def _try_again(self, document: dict[str, Any] | None) -> None:
         with self._lock:
+            superseded = self._pending is not None
             self._pending = self._pending or document
-        time.sleep(1)
+        if not superseded:
+            self._pause(1)
         self._changed.set()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, unless another desired state has come: what it closes must be closed at once."""
+        waiting_for, end = self.snapshot, time.monotonic() + seconds
+        while self.snapshot is waiting_for and time.monotonic() < end:
+            time.sleep(0.02)
 
     def _check_gateway(self, missing: list[str]) -> None:
         if missing:
@@ -247,7 +255,11 @@ class Agent:
         if self._names is not None:
             self._names.write(boundary)
         expected = self.gateway.apply(boundary["gateway"], serving)
-        return self.gateway.wait(expected, ENVOY_SECONDS)
+        end = time.monotonic() + ENVOY_SECONDS
+        while (missing := self.gateway.wait(expected, 0.1)) and time.monotonic() < end:
+            if self.snapshot is not snapshot:
+                break  # Envoy is given the newer one in a moment
+        return missing
 
     def _remove_strangers(self, wanted: set[str]) -> None:
         """Containers and namespaces that no snapshot knows, as after a crash."""
