@@ -2,7 +2,19 @@
 
 from django.urls import path
 
-from web.views import account, admin, cell, configuration, deployments, edge, home, logs, members, palette, why
+from web.views import (
+    account,
+    admin,
+    cell,
+    configuration,
+    deployments,
+    edge,
+    home,
+    logs,
+    members,
+    palette,
+    why,
+)
 
 _CELL = "<slug:tenant>/<slug:project>/<slug:environment>"
 

@@ -10,7 +10,19 @@ import traceback
 import typer
 from typer.completion import completion_init
 
-from cli import about, account, admin, configuration, delivery, gits, learning, observe, planes, projects, tenants
+from cli import (
+    about,
+    account,
+    admin,
+    configuration,
+    delivery,
+    gits,
+    learning,
+    observe,
+    planes,
+    projects,
+    tenants,
+)
 from cli.errors import INTERNAL, INTERRUPTED, CliError, usage
 from cli.output import as_json, note, safe
 from cli.topics import Program
@@ -25,7 +37,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for module in (account, tenants, projects, configuration, delivery, observe, learning, planes, admin, gits, about):
+for module in (
+    account,
+    tenants,
+    projects,
+    configuration,
+    delivery,
+    observe,
+    learning,
+    planes,
+    admin,
+    gits,
+    about,
+):
     module.register(app)
 
 
