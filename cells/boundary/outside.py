@@ -20,6 +20,7 @@ from cells.boundary.model import (
     Topology,
     Workload,
 )
+from cells.boundary.names import matches
 from cells.boundary.remedies import connection
 
 _ANYWHERE = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
@@ -102,11 +103,6 @@ def _part_of_floor(topology: Topology, network: ends.Network) -> str:
     return ""
 
 
-def matches(pattern: str, name: str) -> bool:
-    """Whether a declared name or ``*.`` and one, which stands for one label, means ``name``."""
-    return pattern == name or (pattern.startswith("*.") and name.partition(".")[2] == pattern[2:])
-
-
 def _declared(consumer: Workload, port: int, protocol: str) -> list[Connection]:
     """Connections that lead outside, to the port and by the protocol that are asked about."""
     return [
@@ -146,11 +142,7 @@ def _host(
     asked = f", port {port}/{spoken}" if port else ""
     sentence = f"`{consumer.name}` declares no connection to {host}{asked}; egress is closed."
     external = External(port or 443, spoken, host=host)
-    return [_closed(cell, consumer, external, sentence, port, spoken, audited=cell.audit and NAMES_IN_AUDIT)]
-
-
-#: Whether the resolver answers every name for components in audit.
-NAMES_IN_AUDIT = False
+    return [_closed(cell, consumer, external, sentence, port, spoken, audited=cell.audit)]
 
 
 def is_below(name: str, domain: str) -> bool:
