@@ -83,12 +83,20 @@ def test_what_has_a_row_keeps_it_and_the_largest_of_the_new_get_one(world: World
 
 def test_ways_and_verdicts_stay_apart(world: World, cell: Cell) -> None:
     web = identity(cell)
-    kinds: list[dict[str, Any]] = [{}, {"protocol": 17}, {"reason": "FLOOR"}, {"allowed": True, "rule": 9}]
-    calls = [call(web, number, **kinds[number % 4]) for number in range(4 * bounds.MOST_ROWS)]
+    kinds: list[dict[str, Any]] = [
+        {},
+        {"protocol": 17},
+        {"reason": "FLOOR"},
+        {"allowed": True, "reason": "OK", "rule": 9},
+        {"allowed": True},
+    ]
+    calls = [call(web, number, **kinds[number % 5]) for number in range(5 * bounds.MOST_ROWS)]
     actions.record_flows(world.plane, calls)
     others = Edge.objects.filter(cell=cell, remote="", port=0).values_list("protocol", "verdict", "reason")
-    assert set(others) == {(6, 2, "EGRESS"), (17, 2, "EGRESS"), (6, 2, "FLOOR"), (6, 1, "")}
-    assert sums(cell)[0] == 2 * 4 * bounds.MOST_ROWS
+    assert set(others) == {
+        (6, 2, "EGRESS"), (17, 2, "EGRESS"), (6, 2, "FLOOR"), (6, 1, ""), (6, 3, "EGRESS")
+    }  # fmt: skip
+    assert sums(cell)[0] == 2 * 5 * bounds.MOST_ROWS
 
 
 def test_a_scan_of_the_platforms_own_is_bounded_too(world: World, cell: Cell) -> None:

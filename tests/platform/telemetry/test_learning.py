@@ -71,7 +71,7 @@ def test_what_cant_be_opened_is_said_with_the_reason(world: World, cell: Cell) -
     assert [(row.component, row.target) for row in found.connections] == [("web", "api.vault port 443/tcp")]
     assert "guess" in found.connections[0].note
     assert {row.target for row in found.excluded} == {
-        "another tenant port 9000/tcp", "169.254.169.254 port 80/tcp", "the node port 22/tcp"
+        "another tenant port 9000/tcp", "169.254.169.254 port 80/tcp", "192.0.2.1 port 22/tcp"
     }  # fmt: skip
     assert all(row.sentence for row in found.excluded)
     told = json.dumps(found.as_dict(), default=str)
