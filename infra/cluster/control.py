@@ -189,7 +189,7 @@ def unready(client: Client) -> list[str]:
     for node in NODES:
         item = states.get(f"node{node}", {})
         conditions = item.get("status", {}).get("conditions", [])
-        ready = next((c for c in conditions if c["type"] == "Ready"), {})
+        ready: dict = next((c for c in conditions if c["type"] == "Ready"), {})
         tainted = any(
             t["key"].startswith("node.kubernetes.io/") for t in item.get("spec", {}).get("taints", [])
         )

@@ -22,7 +22,7 @@ _SECONDS = 20.0
 
 def hierarchies() -> list[tuple[Path, str, str]]:
     """(Where it is mounted, its type, its options for mounting it elsewhere) of each hierarchy."""
-    found = []
+    found: list[tuple[Path, str, str]] = []
     plain = {"rw", "ro", "relatime", "nosuid", "nodev", "noexec"}
     for line in Path("/proc/mounts").read_text().splitlines():
         _, place, kind, options, *_ = line.split()

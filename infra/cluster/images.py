@@ -60,13 +60,14 @@ def archive(name: str, files: dict[str, tuple[bytes, int]], links: dict[str, str
         "config": config,
         "rootfs": {"type": "layers", "diff_ids": [root["digest"]]},
     }
+    kind = f"{oci}.manifest.v1+json"
     manifest = {
         "schemaVersion": 2,
-        "mediaType": f"{oci}.manifest.v1+json",
+        "mediaType": kind,
         "config": blob(json.dumps(settings).encode(), f"{oci}.config.v1+json"),
         "layers": [root],
     }
-    entry_of_index = blob(json.dumps(manifest).encode(), manifest["mediaType"])
+    entry_of_index = blob(json.dumps(manifest).encode(), kind)
     entry_of_index["annotations"] = {_NAME: name, "org.opencontainers.image.ref.name": name.split(":")[-1]}
     index = {"schemaVersion": 2, "manifests": [entry_of_index]}
     output = io.BytesIO()
@@ -170,7 +171,7 @@ def main() -> int:
         if len(sys.argv) == 1:
             print(load_base(cluster))
         else:
-            load(cluster, Path(sys.argv[1]), *sys.argv[2:3])
+            load(cluster, Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         print(f" !     {error}", file=sys.stderr)
         return 1

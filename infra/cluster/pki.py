@@ -33,7 +33,7 @@ def ensure(cluster: Cluster) -> None:
     write_secret(fresh / "authority.key", authority.key)
     signing_key(fresh / "accounts.key")
     control = cluster.control[0].ip
-    names = [*cluster.link(2), *cluster.control]
+    names = [str(pair[i].ip) for pair in (cluster.link(2), cluster.control) for i in (0, 1)]
     _pair(fresh / "etcd", authority.issue("etcd", address="127.0.0.1"))
     _pair(
         fresh / "server",
@@ -43,7 +43,7 @@ def ensure(cluster: Cluster) -> None:
             names=(
                 "127.0.0.1",
                 str(cluster.api_service),
-                *(str(name.ip) for name in names),
+                *names,
                 "kubernetes",
                 "kubernetes.default",
                 "kubernetes.default.svc",

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -88,6 +89,15 @@ def addresses(pod: dict) -> list[str]:
     return [entry["ip"] for entry in pod["status"].get("podIPs", [])]
 
 
+def ended(two_nodes: TwoNodes, namespace: str, pod: str) -> bool:
+    return two_nodes.pods(namespace)[pod]["status"]["phase"] in ("Succeeded", "Failed")
+
+
+def answers(two_nodes: TwoNodes, url: str) -> bool:
+    """Whether node1 gets an answer there."""
+    return two_nodes.ran("node1", "curl", "-sS", "-m", "2", url).returncode == 0
+
+
 def quoted(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
@@ -112,13 +122,7 @@ def test_replicas_spread_over_both_nodes_and_reach_each_other_over_both_families
             two_nodes.create_pod(namespace, f"ask-{own}", " && ".join(lines), own)
         for own, other in (("node1", "node2"), ("node2", "node1")):
             name = f"ask-{own}"
-            until(
-                lambda name=name: (
-                    two_nodes.pods(namespace)[name]["status"]["phase"] in ("Succeeded", "Failed")
-                ),
-                60,
-                f"{name} doesn't end",
-            )
+            until(partial(ended, two_nodes, namespace, name), 60, f"{name} doesn't end")
             names = [pods[other]["metadata"]["name"]] * 2 + [pods[own]["metadata"]["name"]] * 2
             # Through the API server to kubelet: its certificate and rights are right too.
             assert two_nodes.log(namespace, name).split() == names
@@ -155,15 +159,11 @@ def test_kube_proxy_is_there_when_asked_for_and_takes_its_rules_along(two_nodes:
         assert len(spec["clusterIPs"]) == 2
         asks = [f"http://{quoted(address)}/" for address in spec["clusterIPs"]]
         assert proxy.rules(cluster, 1) == 0
-        assert two_nodes.ran("node1", "curl", "-m", "2", asks[0]).returncode != 0
+        assert not answers(two_nodes, asks[0])
         try:
             proxy.switch(cluster, True, nodes=[1])
             for ask in asks:
-                until(
-                    lambda ask=ask: two_nodes.ran("node1", "curl", "-sS", "-m", "2", ask).returncode == 0,
-                    60,
-                    f"{ask} doesn't answer",
-                )
+                until(partial(answers, two_nodes, ask), 60, f"{ask} doesn't answer")
             assert proxy.rules(cluster, 1) > 4
             assert proxy.rules(cluster, 2) == 0
             assert proxy.runs(cluster) == {"node1-kube-proxy"}
