@@ -69,7 +69,7 @@ def _cluster(config: Config, entry: dict[str, Any]) -> dict[str, Any]:
         "type": "EDS",
         "eds_cluster_config": {"eds_config": _source(config.gateway_dir / "eds" / f"{name}.json")},
         "connect_timeout": "2s",
-        "lb_policy": "LEAST_REQUEST",
+        "lb_policy": "RING_HASH" if entry.get("sticky") else "LEAST_REQUEST",
         "upstream_bind_config": {
             "source_address": {"address": entry["source4"], "port_value": 0},
             "extra_source_addresses": [{"address": {"address": entry["source6"], "port_value": 0}}],
@@ -85,16 +85,21 @@ def _cluster(config: Config, entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def assignment(name: str, backends: list[list[Any]]) -> dict[str, Any]:
-    """The backends of a cluster: (id, address, port) each."""
+def assignment(name: str, backends: list[list[Any]], weights: list[int] | None = None) -> dict[str, Any]:
+    """The backends of a cluster: (id, address, port) each, and what share each gets; none: all the same."""
     return {
         "@type": f"{TYPE}.config.endpoint.v3.ClusterLoadAssignment",
         "cluster_name": name,
         "endpoints": [
             {
                 "lb_endpoints": [
-                    {"endpoint": {"address": {"socket_address": {"address": address, "port_value": port}}}}
-                    for _, address, port in backends
+                    {
+                        "endpoint": {"address": {"socket_address": {"address": address, "port_value": port}}},
+                        "load_balancing_weight": weight,
+                    }
+                    for (_, address, port), weight in zip(
+                        backends, weights or [1] * len(backends), strict=True
+                    )
                 ]
             }
         ],
@@ -130,6 +135,8 @@ def _public(name: str, routes: list[dict[str, Any]], apps_port: int) -> dict[str
 def _route(cluster: str) -> dict[str, Any]:
     return {
         "cluster": cluster,
+        # For clusters that keep a client where it is; others don't look at it.
+        "hash_policy": [{"connection_properties": {"source_ip": True}}],
         "timeout": "60s",
         "idle_timeout": "300s",
         "upgrade_configs": [{"upgrade_type": "websocket"}],

@@ -31,6 +31,14 @@ def write(path: Path, resources: list[dict[str, Any]], *, again: bool = False) -
     return version
 
 
+def _serving(entry: dict[str, Any], serving: set[str] | None) -> tuple[list[list[Any]], list[int]]:
+    """Backends of a cluster that may get traffic, and their weights."""
+    weights = entry.get("weights") or [1] * len(entry["backends"])
+    pairs = zip(entry["backends"], weights, strict=True)
+    kept = [(b, weight) for b, weight in pairs if serving is None or b[0] in serving]
+    return [b for b, _ in kept], [weight for _, weight in kept]
+
+
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
@@ -62,10 +70,7 @@ class Gateway:
         couldn't use.
         """
         overdue, self._overdue = self._overdue, set()
-        backends = {
-            entry["name"]: [b for b in entry["backends"] if serving is None or b[0] in serving]
-            for entry in gateway["clusters"]
-        }
+        backends = {entry["name"]: _serving(entry, serving) for entry in gateway["clusters"]}
         expected = {}
 
         def put(stat: str, path: Path, resources: list[dict[str, Any]]) -> None:
@@ -74,9 +79,9 @@ class Gateway:
         folder = self._folder / "eds"
         folder.mkdir(exist_ok=True)
         folder.chmod(0o755)
-        for name, entries in backends.items():
+        for name, (entries, weights) in backends.items():
             stat = f"cluster.{name}.version_text"
-            put(stat, folder / f"{name}.json", [envoy.assignment(name, entries)])
+            put(stat, folder / f"{name}.json", [envoy.assignment(name, entries, weights)])
         clusters = envoy.clusters(self._config, gateway)
         put(_CLUSTERS, self._folder / "cds.json", clusters)
         self._await_clusters(expected)
