@@ -104,6 +104,26 @@ def test_a_replica_that_doesnt_listen_costs_no_request(usual: Stage, backends: d
     assert {usual.get().status for _ in range(12)} == {200}
 
 
+def test_a_client_stays_where_the_endpoint_says_so(usual: Stage, backends: dict[str, list]) -> None:
+    both = cluster(usual.config, "c1", [backends["one"], backends["two"]])
+    assert usual.apply(document([both], {SHOP: "c1"})) == []
+    assert {usual.get(SHOP).asked["name"] for _ in range(40)} == {"one", "two"}
+    assert usual.apply(document([{**both, "sticky": True}], {SHOP: "c1"})) == []
+    assert len({usual.get(SHOP).asked["name"] for _ in range(40)}) == 1
+
+
+def test_a_replica_gets_its_share(usual: Stage, backends: dict[str, list]) -> None:
+    both = cluster(usual.config, "c1", [backends["one"], backends["two"]])
+    assert usual.apply(document([{**both, "weights": [20, 400]}], {SHOP: "c1"})) == []
+    asked = [usual.get(SHOP).asked["name"] for _ in range(80)]
+    assert asked.count("two") > 3 * asked.count("one")
+    # Of those that don't serve, the weights go too.
+    assert usual.gateway.wait(
+        usual.gateway.apply(document([{**both, "weights": [20, 400]}], {SHOP: "c1"}), {backends["one"][0]}), 5
+    ) == []
+    assert {usual.get(SHOP).asked["name"] for _ in range(10)} == {"one"}
+
+
 def test_ipv6_replicas_and_clients(usual: Stage, backends: dict[str, list]) -> None:
     found = document(
         [cluster(usual.config, "c1", [backends["six"]])],
