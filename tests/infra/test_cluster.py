@@ -22,6 +22,25 @@ from infra.cluster.settings import NODES, Cluster, checked
 from tests.cluster import LONGEST, TwoNodes, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.timeout(LONGEST)]
+#: Refuses each IPv4 connection of the control group that a node takes for the root; `off` takes it away.
+HOOK = """
+import ctypes, os, struct, sys
+from pathlib import Path
+from bpf import sys as bpf
+from bpf.machine import cgroup_root
+pin, connect4 = Path("/sys/fs/bpf/refuses"), 10
+root = os.open(cgroup_root(), os.O_RDONLY)
+if sys.argv[1] == "on":
+    code = ctypes.create_string_buffer(bytes.fromhex("b700000000000000" "9500000000000000"))  # return 0
+    text = ctypes.create_string_buffer(b"GPL")
+    head = struct.pack("=IIQQIIQII", 18, 2, ctypes.addressof(code), ctypes.addressof(text), 0, 0, 0, 0, 0)
+    program = bpf._call(5, head + bytes(16) + struct.pack("=II", 0, connect4))
+    bpf.object_pin(program, pin)
+    bpf.attach_cgroup(root, program, connect4)
+else:
+    bpf.detach_cgroup(root, bpf.object_get(pin), connect4)
+    pin.unlink()
+"""
 #: Settings of the whole machine that kubelet and kube-proxy change where they can.
 SETTINGS = (
     "vm/overcommit_memory",
@@ -189,6 +208,28 @@ def test_a_node_sees_its_own_network_groups_and_programs_only(two_nodes: TwoNode
     links = json.loads(two_nodes.ran("node1", "ip", "-j", "link").stdout)
     assert {"lo", "eth0"} <= {link["ifname"] for link in links}
     assert "node1" in two_nodes.ran("node1", "hostname").stdout
+
+
+def test_a_program_at_a_nodes_root_meets_that_node_alone(two_nodes: TwoNodes) -> None:
+    def reaches(place: str) -> str:
+        url = f"https://{two_nodes.cluster.control[0].ip}/"
+        return two_nodes.ran(place, "curl", "-sSk", "-m", "5", "-o", "/dev/null", url).stderr
+
+    def hook(what: str) -> None:
+        done = two_nodes.ran("node1", sys.executable, "-c", HOOK, what)
+        assert done.returncode == 0, done.stderr
+
+    assert reaches("node1") == reaches("node2") == ""
+    hook("on")
+    try:
+        # curl's words for a connect() that the kernel refused at once.
+        assert "Couldn't connect" in reaches("node1")
+        assert reaches("node2") == reaches("control") == ""
+        assert not Path("/sys/fs/bpf/refuses").exists()
+        assert two_nodes.ran("node2", "ls", "/sys/fs/bpf/refuses").returncode != 0
+    finally:
+        hook("off")
+    assert reaches("node1") == ""
 
 
 def test_an_archive_gets_onto_both_nodes(two_nodes: TwoNodes, tmp_path: Path) -> None:
