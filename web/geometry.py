@@ -202,6 +202,8 @@ def label_of(edge: EdgeView) -> str:
     """The words on an edge."""
     if edge.denied:
         return f"denied :{edge.port}" if edge.port else "denied"
+    if edge.audited:
+        return f"audited :{edge.port}" if edge.port else "audited"
     if edge.rate > 0:
         return f":{edge.port} · {formats.rate(edge.rate)}"
     return f":{edge.port}"

@@ -42,7 +42,7 @@ class Node:
 
 @dataclass
 class EdgeView:
-    """Everything known about one edge: what is declared, what flowed, what was refused.
+    """Everything known about one edge: what is declared, what flowed, what was refused or would have been.
 
     ``rate`` is packets each second over the last minutes, ``points`` packets for each minute, oldest
     first. ``sentence`` says why.
@@ -53,6 +53,8 @@ class EdgeView:
     port: int
     protocol: str
     denied: bool = False
+    #: It passes for the record: nothing declares it, and the project is in audit.
+    audited: bool = False
     declared: bool = False
     via_gateway: bool = False
     rate: float = 0.0
@@ -70,12 +72,12 @@ class EdgeView:
     def key(self) -> str:
         """Stable name of the edge within its cell, safe in HTML ids and attributes."""
         ends = f"{self.source.key}>{self.destination.key}:{self.port}/{self.protocol}"
-        text = f"{ends}:{self.denied}:{self.reason}"
+        text = f"{ends}:{self.verdict}:{self.reason}"
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     @property
     def verdict(self) -> str:
-        return "denied" if self.denied else "allowed"
+        return "denied" if self.denied else "audited" if self.audited else "allowed"
 
     @property
     def title(self) -> str:
@@ -88,9 +90,8 @@ class EdgeView:
         """Class names of the drawn edge."""
         if self.denied:
             return "denied"
-        if self.rate > 0:
-            return "flowing fast" if self.rate > 50 else "flowing"
-        return "quiet"
+        flow = "quiet" if self.rate <= 0 else "flowing fast" if self.rate > 50 else "flowing"
+        return f"audited {flow}" if self.audited else flow
 
 
 @dataclass

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.http import urlencode
 
 from bpf.reasons import REASONS
-from cells.boundary.model import ALLOW, EGRESS, PROTOCOLS
+from cells.boundary.model import ALLOW, AUDIT, DENY, EGRESS, PROTOCOLS
 from dataplane.addresses import IDENTITY_NODE, IDENTITY_RESOLVER
 from delivery.models import Deployment, Release, Replica
 from projects.models import Cell, Component, Connection, Host, Workload
@@ -136,6 +136,13 @@ def cell_state(rows: list[ComponentRow], cell: Cell, newest: Deployment | None) 
     return "degraded" if tones & {"warn", "busy"} else "serving"
 
 
+def is_strict(place: Place) -> bool:
+    """Whether only declared connections pass within the cell: by the project's setting or what serves."""
+    assert place.cell is not None
+    release = place.cell.serving_release
+    return place.project.strict or bool(release and release.specification.get("strict"))  # type: ignore[union-attr]
+
+
 def _traffic(cell: Cell, now: datetime) -> list[dict]:
     """What was seen lately, summed over minutes for each pair of ends."""
     keys = ("source", "destination", "remote", "port", "protocol", "direction", "verdict", "reason")
@@ -170,7 +177,7 @@ def component_traffic(cell: Cell, identity: int, now: datetime | None = None) ->
     for row in rows:
         index = int((row["minute"] - start).total_seconds() // 60)
         if 0 <= index < minutes:
-            (allowed if row["verdict"] == ALLOW else refused)[index] += row["packets"]
+            (refused if row["verdict"] == DENY else allowed)[index] += row["packets"]
     return allowed, refused
 
 
@@ -206,7 +213,9 @@ def picture(place: Place, rows: list[ComponentRow] | None = None, now: datetime 
             if end.side == INSIDE and end.key not in known:
                 known.add(end.key)
                 nodes.append(Node(end, "idle", "Gone"))
-    order = sorted(edges.values(), key=lambda e: (not e.denied, e.source.name, e.destination.name, e.port))
+    order = sorted(
+        edges.values(), key=lambda e: (not e.denied, not e.audited, e.source.name, e.destination.name, e.port)
+    )
     name = f"{place.project} · {place.environment}"
     return Picture(name, nodes, order)
 
@@ -293,9 +302,9 @@ def _neighbour(place: Place, project: str, name: str) -> End:
 
 
 def _why_url(place: Place, edge: EdgeView) -> str:
-    """The page that explains a refused edge; none where the other end is another tenant's."""
+    """The page that explains a refused or audited edge; none where the other end is another tenant's."""
     source, destination = edge.source.ref, edge.destination.ref
-    if not edge.denied or not source or not destination or edge.source.kind == "external":
+    if edge.verdict == "allowed" or not source or not destination or edge.source.kind == "external":
         return ""
     asked = {
         "cell": f"{place.project}/{place.environment}",
@@ -309,7 +318,7 @@ def _why_url(place: Place, edge: EdgeView) -> str:
 
 def _put(edges: dict, edge: EdgeView) -> EdgeView:
     """Add an edge, or give back the one that is there for the same ends, port and verdict."""
-    key = (edge.source.key, edge.destination.key, edge.port, edge.protocol, edge.denied)
+    key = (edge.source.key, edge.destination.key, edge.port, edge.protocol, edge.verdict)
     return edges.setdefault(key, edge)
 
 
@@ -344,7 +353,8 @@ def _add_seen(
         if destination.kind == "external" and allowed:
             named = declared_networks.get(by_name.get(row["rule"], ""))
             destination = named or _network_of(destination, declared_networks)
-        edge = _put(edges, EdgeView(source, destination, port, protocol, denied=not allowed))
+        denied, audited = row["verdict"] == DENY, row["verdict"] == AUDIT
+        edge = _put(edges, EdgeView(source, destination, port, protocol, denied=denied, audited=audited))
         edge.via_gateway = edge.via_gateway or bool(through)
         # Both ends of an edge inside the cell count it: take the larger, don't add.
         inside = source.side == INSIDE and destination.side == INSIDE
@@ -360,6 +370,8 @@ def _add_seen(
         if not allowed:
             edge.reason = edge.reason or row["reason"]
             edge.sentence = REASON_SENTENCES.get(edge.reason, edge.reason)
+            if audited:
+                edge.sentence = f"{edge.sentence} It passed, since the project is in audit."
             if "stranger" in (source.kind, destination.kind):
                 edge.sentence = STRANGER if destination.kind == "stranger" else STRANGER_CALLS
 

@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from bpf.reasons import CODES, REASONS
+from cells.boundary.model import ALLOW, AUDIT
 from delivery.models import Deployment, DeploymentStep, Release
 from projects.models import Cell
 from web import specification
@@ -38,6 +39,7 @@ KIND_WORDS = {
 VERB_WORDS = {
     "project.create": "Project created",
     "project.strict": "What is open within the cells changed",
+    "project.audit": "Audit was turned on or off",
     "config.change": "Configuration changed",
 }
 
@@ -190,9 +192,9 @@ def timeline(cell: Cell, url: str, limit: int = 20) -> list[Event]:
             events.append(Event(a.at, "pencil", "idle", word, f"by {a.actor}"))
     denied = (
         Edge.objects.filter(cell=cell, last_at__gte=timezone.now() - timedelta(days=1))
-        .exclude(verdict=1)
-        .order_by("reason", "destination", "port", "-last_at")
-        .distinct("reason", "destination", "port")
+        .exclude(verdict=ALLOW)
+        .order_by("verdict", "reason", "destination", "port", "-last_at")
+        .distinct("verdict", "reason", "destination", "port")
     )
     seen_edges = list(denied[:8])
     called = telemetry.names(cell, {end for edge in seen_edges for end in (edge.source, edge.destination)})
@@ -201,12 +203,15 @@ def timeline(cell: Cell, url: str, limit: int = 20) -> list[Event]:
         remote = telemetry.OTHER_TENANT.capitalize() if foreign else edge.remote
         named = edge.reason == "NAME"
         text = "A name was asked for in vain" if named else "Calls were refused"
+        if edge.verdict == AUDIT:
+            text = "A name was answered in audit" if named else "Calls passed in audit"
         where = ", ".join(
             part for part in (remote, f"port {edge.port}" if edge.port and not named else "") if part
         )
         sentence = REASONS[CODES[edge.reason]].sentence if edge.reason in CODES else edge.reason
         detail = f"{where}: {sentence}" if where else sentence
-        events.append(Event(edge.last_at, "shield-x", "bad", text, detail, f"{url}#edges"))
+        icon, tone = ("shield-alert", "warn") if edge.verdict == AUDIT else ("shield-x", "bad")
+        events.append(Event(edge.last_at, icon, tone, text, detail, f"{url}#edges"))
     restarted = Replica.objects.filter(workload__cell=cell, restarts__gt=0).exclude(wanted="stop")
     for replica in restarted.select_related("workload__component")[:6]:
         name = replica.workload.component.name

@@ -10,7 +10,7 @@ from django.db.models import Count, Max, Q, Sum
 from django.db.models.functions import TruncMinute
 from django.utils import timezone
 
-from cells.boundary.model import ALLOW
+from cells.boundary.model import DENY
 from delivery.models import Deployment, Replica
 from projects.models import Cell, Project
 from telemetry.models import Edge
@@ -103,7 +103,7 @@ def _traffic(cells: list[int]) -> tuple[dict[int, list[int]], dict[int, list[int
     for row in rows:
         index = int((row["slot"] - start).total_seconds() // 60)
         if 0 <= index < MINUTES:
-            (good if row["verdict"] == ALLOW else bad)[row["cell"]][index] += row["packets"]
+            (bad if row["verdict"] == DENY else good)[row["cell"]][index] += row["packets"]
     return good, bad
 
 
@@ -176,7 +176,7 @@ def _denials(tenant: Tenant) -> list[Attention]:
         Edge.objects.filter(
             cell__project__tenant=tenant, last_at__gte=timezone.now() - timedelta(minutes=MINUTES)
         )
-        .exclude(verdict=ALLOW)
+        .filter(verdict=DENY)
         .values("cell__project__slug", "cell__environment__name")
         .annotate(packets=Sum("packets"), last=Max("last_at"))
         .order_by("-last")[:4]

@@ -10,6 +10,7 @@ from web.views import (
     deployments,
     edge,
     home,
+    learning,
     logs,
     members,
     palette,
@@ -56,7 +57,9 @@ urlpatterns = [
     path(f"{_CELL}/configuration", configuration.page),
     path(f"{_CELL}/logs", logs.page),
     path(f"{_CELL}/logs/events", logs.events),
+    path(f"{_CELL}/learning", learning.page),
     path(f"{_CELL}/settings", cell.settings_page),
     path(f"{_CELL}/settings/strict", cell.strict),
+    path(f"{_CELL}/settings/audit", cell.audit),
     path(f"{_CELL}/settings/destroy", cell.destroy),
 ]

@@ -90,8 +90,10 @@ TABLE: dict[tuple[str, str], Route] = {
     ("POST", f"{_CELL}/configuration"): Route(WRITERS, {"changes": _STAGED}),
     ("GET", f"{_CELL}/logs"): READ,
     ("GET", f"{_CELL}/logs/events"): Route(STREAM),
+    ("GET", f"{_CELL}/learning"): READ,
     ("GET", f"{_CELL}/settings"): READ,
     ("POST", f"{_CELL}/settings/strict"): Route(WRITERS, {"strict": "on"}),
+    ("POST", f"{_CELL}/settings/audit"): Route(WRITERS, {"audit": "on"}),
     ("POST", f"{_CELL}/settings/destroy"): Route(ADMINS, {"confirm": "shop"}),
 }
 

@@ -37,6 +37,7 @@ def _context(place: Place) -> dict[str, Any]:
         "drawings": [layout.wide(picture), layout.narrow(picture)] if rows else [],
         "newest": newest,
         "state": queries_cell.cell_state(rows, place.cell, newest),
+        "is_strict": queries_cell.is_strict(place),
         "events": f"{place.url}/events",
     }
 
@@ -186,6 +187,22 @@ def strict(request: HttpRequest, actor: Actor, tenant: str, project: str, enviro
         done="Only declared connections pass now."
         if wanted
         else "Endpoints of the cell are open within it now.",
+    )
+
+
+@require_POST
+@signed_in
+def audit(request: HttpRequest, actor: Actor, tenant: str, project: str, environment: str) -> HttpResponse:
+    """What the project's declarations could open passes and is reported, or is denied."""
+    place = cell_place(actor, tenant, project, environment)
+    wanted = request.POST.get("audit") == "on"
+    return perform(
+        request,
+        lambda: actions.set_audit(acting_user=actor, project=place.project, audited=wanted),  # type: ignore[arg-type]
+        back=f"{place.url}/settings",
+        done="What its declarations could open passes and is reported now."
+        if wanted
+        else "What isn't declared is denied now.",
     )
 
 
