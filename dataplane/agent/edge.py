@@ -7,6 +7,7 @@ Nothing that fails here holds up anything else; it is a problem of the node unti
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from bpf import edge
@@ -27,22 +29,35 @@ OFFENDERS = 10
 class Guard:
     """The edge of this node. Calls from any thread."""
 
-    def __init__(self, config: Config) -> None:
-        self._config, self._interface = config, config.edge_interface
+    def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
+        self._config, self._interface, self._clock = config, config.edge_interface, clock
         self._lock = threading.Lock()
         #: (network, second at which it ends or 0). None: not known yet, so what is in force stays.
         self._denied: list[tuple[str, int]] | None = None
         self._in_force: list[str] | None = None
         self._tables: edge.Tables | None = None
         self._loaded = False
-        self.problems: list[str] = []
+        self._unread: list[str] = []
+        self._failed: list[str] = []
 
     def accept(self, document: dict[str, Any]) -> None:
         """Put the list of desired state in force."""
-        entries = document.get("edge", {}).get("denied", [])
+        try:
+            entries = document.get("edge", {}).get("denied", [])
+            denied = sorted((str(ipaddress.ip_network(network)), int(end)) for network, end in entries)
+        except (AttributeError, TypeError, ValueError) as error:
+            log.error("the deny list can't be read: %s", error)
+            with self._lock:
+                self._unread = [f"the deny list can't be read, so the earlier one stays in force: {error}"]
+            return
         with self._lock:
-            self._denied = [(str(network), int(end)) for network, end in entries]
+            self._denied, self._unread = denied, []
         self.refresh()
+
+    @property
+    def problems(self) -> list[str]:
+        """What isn't as it should be, as sentences."""
+        return [*self._unread, *self._failed]
 
     def refresh(self) -> None:
         """Make it as it should be. What can't be is in ``problems``."""
@@ -55,17 +70,17 @@ class Guard:
                 self._guard()
             else:
                 edge.remove(self._config)
-            self.problems = []
-        except (edge.EdgeError, OSError, ValueError) as error:
+            self._failed = []
+        except (edge.EdgeError, OSError) as error:
             # The sentence is the error's own where it has one.
             text = (
                 str(error)
                 if isinstance(error, edge.EdgeError)
                 else f"the edge isn't as it should be: {error}"
             )
-            if self.problems != [text]:
+            if self._failed != [text]:
                 log.warning("%s", text)
-            self.problems = [text]
+            self._failed = [text]
 
     def _guard(self) -> None:
         if not self._loaded:
@@ -87,7 +102,7 @@ class Guard:
     def _deny(self, tables: edge.Tables) -> None:
         if self._denied is None:
             return
-        now = time.time()
+        now = self._clock()
         wanted = [network for network, end in self._denied if not end or end > now]
         if wanted != self._in_force:
             self._in_force = None
