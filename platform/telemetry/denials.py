@@ -17,6 +17,7 @@ from dataplane import addresses
 from dataplane.planes import snapshots
 from dataplane.planes.models import Plane
 from projects.models import Cell
+from telemetry import limited
 
 #: Verdicts that a declaration may have a part in.
 _DECLARABLE = frozenset({"NO_RULE", "REVOKED", "EGRESS", "DENIED", "ICMP"})
@@ -41,9 +42,13 @@ def explained(cell: Cell, rows: list[dict[str, Any]]) -> dict[int, Explanation]:
         for n, row in enumerate(rows)
         if row["verdict"] == DENY and row["reason"] in _FLOOR
     }
-    if plane is None or not wanted:
+    above = plane is not None and any(row["reason"] in limited.REASONS for row in rows)
+    if plane is None or not (wanted or above):
         return found
     known = Known(plane, cell)
+    if above:
+        tenant = cell.project.tenant
+        found |= limited.explained(known.topology, tenant.pk, tenant.plan, rows)
     for number in wanted[:_MOST]:
         answer = known.explain(rows[number])
         if answer is not None and not answer.allowed:
