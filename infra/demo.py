@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from dataplane.agent import state
 from dataplane.client import write_private
 from infra import install
 from infra.config import Config
@@ -175,15 +176,18 @@ def _show_calls(config: Config, globex: Api, say: Any) -> None:
 def denied_targets(config: Config) -> list[str]:
     """acme's API as seen from outside acme: by name, service address and container address."""
     found = ["api.storefront:9000"]
-    state = json.loads(json.loads((config.agent_dir / "state.json").read_text())["snapshot"])
+    kept = state.load(config.agent_dir / "state.json")
+    if kept is None:
+        return found
+    desired = kept.document()
     ours = {
         endpoint["identity"]: endpoint
-        for endpoint in state["endpoints"]
+        for endpoint in desired["endpoints"]
         if endpoint["labels"]["tenant"] == "acme" and endpoint["labels"]["component"] == "api"
     }
     for endpoint in ours.values():
         found += [f"{endpoint['v4']}:9000", f"[{endpoint['v6']}]:9000"]
-        for service in state["boundary"]["services"]:
+        for service in desired["boundary"]["services"]:
             if any(backend[0] == endpoint["id"] for backend in service["backends"]):
                 address = f"[{service['address']}]" if ":" in service["address"] else service["address"]
                 found.append(f"{address}:9000")

@@ -89,7 +89,7 @@ def bind_environment(*, acting_user: Actor, tenant: str, environment: str, plane
         settle(cell)
     for touched in (before, target):
         if touched is not None:
-            planes.touch(touched)
+            planes.touch(touched, [cell.number for cell in cells])
     audit.record(
         acting_user,
         "environment.bind",

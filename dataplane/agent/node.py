@@ -68,6 +68,7 @@ class Agent:
         self._sent: dict[str, dict[str, Any]] = {}
         self._names: Names | None = None
         self._state_file = config.agent_dir / "state.json"
+        self._state = state.State()
         #: How far the logs are delivered, and what was kept of it by the agent before.
         self._places_file = config.agent_dir / "logs.json"
         self._places = load_places(self._places_file)
@@ -113,7 +114,8 @@ class Agent:
             log.error("%s", error)
             return
         if kept is not None:
-            self._accept(kept)
+            self._state = kept
+            self._accept(kept.document())
 
     # Following the control plane.
     def _follow(self) -> None:
@@ -122,11 +124,12 @@ class Agent:
             try:
                 self.control.enrol(_name(), facts())
                 self.control.renew_if_due()
-                generation = self.snapshot["generation"] if self.snapshot else 0
-                document = self.control.get("/agent/desired", generation=generation, wait=POLL_SECONDS)
-                if document is not None:
-                    state.save(self._state_file, document)
-                    self._accept(document)
+                have = self._state
+                answer = self.control.get(
+                    "/agent/desired", generation=have.generation, mark=have.mark, wait=POLL_SECONDS
+                )
+                if answer is not None:
+                    self._take(have.after(answer))
                 delay = 0.5
             except NotEnrolled as error:
                 log.info("%s", error)
@@ -139,6 +142,12 @@ class Agent:
                 log.exception("following the control plane failed")
                 time.sleep(delay)
                 delay = min(delay * 2, 15)
+
+    def _take(self, fresh: state.State) -> None:
+        """What the control plane gave is kept, then applied."""
+        state.save(self._state_file, fresh)
+        self._state = fresh
+        self._accept(fresh.document())
 
     def _accept(self, document: dict[str, Any]) -> None:
         with self._lock:

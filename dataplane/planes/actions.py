@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django.db import transaction
 from django.utils import timezone
 
-from dataplane.planes.models import Node, Plane
+from dataplane.planes.models import Node, Plane, Touched
 
 
-def touch(plane: Plane) -> None:
-    """Rebuild the plane's desired state once the surrounding transaction is committed."""
+def touch(plane: Plane, cells: Iterable[int] | None = None) -> None:
+    """Rebuild the plane's desired state once the surrounding transaction is committed.
+
+    ``cells``: numbers of those that changed; all of the plane if it isn't known.
+    """
     from dataplane.planes.tasks import rebuild
 
-    # Only machines pull.
-    if plane.engine == Plane.Engine.MACHINE:
+    if note(plane, cells):
         rebuild.enqueue(plane.pk)
+
+
+def note(plane: Plane | None, cells: Iterable[int] | None = None) -> bool:
+    """Write down in the transaction what the next rebuild must look at; False where nobody looks.
+
+    So a wake-up that is lost loses no change.
+    """
+    # Only machines pull.
+    if plane is None or plane.engine != Plane.Engine.MACHINE:
+        return False
+    numbers: list[int | None] = [None] if cells is None else list(cells)
+    Touched.objects.bulk_create(Touched(plane=plane, number=number) for number in numbers)
+    return True
 
 
 @transaction.atomic

@@ -101,7 +101,7 @@ def renew(request: HttpRequest, node: Node) -> JsonResponse:
 
 @require_GET
 async def desired(request: HttpRequest) -> HttpResponse:
-    """The plane's snapshot as soon as it is newer than ``generation``; 304 when nothing came."""
+    """What a node lacks as soon as there is more than ``generation`` (``mark``); 304 when nothing came."""
     node = await polling.query(lambda: node_of(request, kind=Node.Kind.AGENT))
     try:
         after = int(request.GET.get("generation", "0"))
@@ -109,8 +109,8 @@ async def desired(request: HttpRequest) -> HttpResponse:
         wait = min(LONGEST_WAIT, max(0.0, float(request.GET.get("wait", "0"))))
     except ValueError:
         raise CytoplaneError("invalid", field="generation", message="`generation` and `wait` are numbers.")
-    channel = snapshots.channel(node.plane_id)
-    document = await polling.answer(channel, wait, snapshots.newest, node.plane_id, after)
+    channel, mark = snapshots.channel(node.plane_id), request.GET.get("mark", "")[:32]
+    document = await polling.answer(channel, wait, snapshots.newest, node.plane_id, after, mark)
     return HttpResponse(status=304) if document is None else JsonResponse(document)
 
 

@@ -20,6 +20,11 @@ class Plane(models.Model):
     )
     #: Number of the newest snapshot.
     generation = models.BigIntegerField(default=0)
+    #: Digest of what concerns every unit: the installation's addresses, the code that makes documents.
+    basis = models.CharField(max_length=64, blank=True)
+    #: Number of the cell up to which the last self-check came, and how many units such checks repaired.
+    checked = models.BigIntegerField(default=0)
+    repaired = models.BigIntegerField(default=0)
     #: Sealed with the master key; only for Kubernetes planes that workers drive directly.
     kubeconfig = models.BinaryField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -74,15 +79,55 @@ class Certificate(models.Model):
 
 
 class Snapshot(models.Model):
-    """Desired state of a plane. Secrets are references in it, filled in when it is sent."""
+    """A generation of a plane's desired state: its units as they were when it was the newest.
+
+    ``mark`` is drawn by lot. A node that names number and mark has exactly this generation; with the
+    number alone it could be that of a database that was restored since.
+    """
 
     plane = models.ForeignKey(Plane, on_delete=models.CASCADE, related_name="snapshots")
     generation = models.BigIntegerField()
-    document = models.JSONField()
+    mark = models.CharField(max_length=32)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["plane", "generation"], name="snapshot_number")]
+
+
+class Unit(models.Model):
+    """A cell's part of a plane's desired state, or the platform's (number 0), as it is now.
+
+    Secrets are references in it, filled in when it is sent. ``facts`` is the declared cell that it was
+    compiled from, for compiling its neighbours.
+    """
+
+    plane = models.ForeignKey(Plane, on_delete=models.CASCADE, related_name="units")
+    #: The cell's number.
+    number = models.BigIntegerField()
+    #: The generation that brought it, or took it away.
+    generation = models.BigIntegerField()
+    #: None: the cell is gone. Kept until no node can be of a generation that had it.
+    document = models.JSONField(null=True)
+    facts = models.JSONField(null=True)
+    #: Where the cell is, as its facts say: its neighbours are there too.
+    tenant = models.BigIntegerField(null=True)
+    environment = models.CharField(max_length=40, blank=True)
+    audit = models.BooleanField(default=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["plane", "number"], name="unit_number")]
+        indexes = [
+            models.Index(fields=["plane", "generation"], name="unit_generation"),
+            models.Index(fields=["plane", "tenant", "environment"], name="unit_place"),
+        ]
+
+
+class Touched(models.Model):
+    """A cell that may have to be compiled anew: written with the change, taken by the next rebuild."""
+
+    plane = models.ForeignKey(Plane, on_delete=models.CASCADE, related_name="touched")
+    #: The cell's number; None for all of the plane.
+    number = models.BigIntegerField(null=True)
 
 
 class DeniedNetwork(models.Model):

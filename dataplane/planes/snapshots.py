@@ -1,33 +1,45 @@
-"""Desired state of a plane as a numbered document.
+"""Desired state of a plane: numbered generations of units, one for each cell.
 
-Rebuilding is idempotent and serialised for each plane; a new generation exists only if the document
-differs. Secrets aren't in it: ``fill`` puts them in when the document is sent to the node.
+A rebuild is idempotent and serialised for each plane; a new generation exists only if a unit differs.
+Nodes get the units that are newer than what they have. Secrets aren't in them: ``fill`` puts them in
+when they are sent.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
+import secrets
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import redis
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import F
 
-from cells.boundary import Boundary, compile_topology
+from cells.boundary import model
 from cells.boundary.model import Topology
-from cells.specification import Specification
-from dataplane import addresses
-from dataplane.planes import edge
+from cells.boundary.plain import plain
+from dataplane.desired import joined
+from dataplane.planes import documents, units
 from dataplane.planes import topology as topologies
-from dataplane.planes.models import Plane, Snapshot
+from dataplane.planes.models import Plane, Snapshot, Unit
 from delivery import environment
-from delivery.models import Release, Replica
+from delivery.models import Release
 from infra.config import Config
+from projects.models import Cell
 
 log = logging.getLogger("cytoplane.planes")
-KEPT = 5
+#: Generations that a node may have and still get the difference alone; looked after every so many.
+KEPT, FORGET = 1000, 100
+#: Units in one self-check.
+CHECKED = 50
 _LOCK_CLASS = 7001
+#: Modules here whose code decides what is in a unit.
+_MAKING = ("documents", "network", "topology", "units")
 
 
 def topology(plane: Plane) -> Topology:
@@ -40,186 +52,181 @@ def channel(plane_id: int) -> str:
     return f"plane:{plane_id}"
 
 
-def rebuild(plane_id: int) -> int:
-    """Make a new snapshot if anything changed; the plane's newest generation."""
-    with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK_CLASS, plane_id])
+def rebuild(plane_id: int, also: Iterable[int] = ()) -> int:
+    """Bring the units up to date that changed; the plane's newest generation.
+
+    What changed is what was noted with the changes (``actions.touch``), and ``also``, numbers of cells.
+    """
+    return _rebuilt(plane_id, set(also))[0]
+
+
+def check(plane_id: int) -> int:
+    """Compile some more units from their rows though nothing was noted; how many were wrong.
+
+    Goes round all of a plane's. Whatever a mistake left out of date is right again afterwards.
+    """
+    plane = Plane.objects.filter(pk=plane_id).first()
+    if plane is None:
+        return 0
+    cells = Cell.objects.filter(environment__plane=plane, number__gt=plane.checked)
+    units = Unit.objects.filter(plane=plane, number__gt=plane.checked, document__isnull=False)
+    numbers = sorted(
+        {*cells.order_by("number").values_list("number", flat=True)[:CHECKED]}
+        | {*units.order_by("number").values_list("number", flat=True)[:CHECKED]}
+    )[:CHECKED]
+    repaired = _rebuilt(plane_id, set(numbers))[1]
+    Plane.objects.filter(pk=plane_id).update(
+        checked=numbers[-1] if numbers else 0, repaired=F("repaired") + repaired
+    )
+    if repaired:
+        log.error("%s units of plane %s were out of date, and nothing had said so", repaired, plane_id)
+    return repaired
+
+
+@transaction.atomic
+def _rebuilt(plane_id: int, also: set[int]) -> tuple[int, int]:
+    """(generation, units that differ though nothing was noted)."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK_CLASS, plane_id])
         plane = Plane.objects.filter(pk=plane_id).first()
         if plane is None:
-            return 0
-        document = json.loads(json.dumps(_document(plane, settings.CONFIG)))
-        newest = Snapshot.objects.filter(plane=plane, generation=plane.generation).first()
-        if newest is not None and newest.document == document:
-            return plane.generation
+            return 0, 0
+        # Before the rows are read: what is committed from here on is noted for the next time.
+        cursor.execute("DELETE FROM planes_touched WHERE plane_id = %s RETURNING number", [plane_id])
+        noted = {number for (number,) in cursor.fetchall()}
+    work = units.Work(plane, settings.CONFIG)
+    basis = _basis(settings.CONFIG)
+    if None in noted or plane.basis != basis:
+        made, noted = work.all(), None
+    elif noted or also:
+        made = work.reached(noted | also)
+    else:
+        return plane.generation, 0
+    differing = _save(plane, work, made)
+    if differing or plane.basis != basis:
+        plane.basis = basis
+        plane.save(update_fields=["generation", "basis"])
+    if differing:
+        _numbered(plane)
+    strangers = 0 if noted is None else len(differing & also) if not noted else 0
+    return plane.generation, strangers
+
+
+def _save(plane: Plane, work: units.Work, made: list[units.Made]) -> set[int]:
+    """Keep what differs under the next generation; the numbers of the units that nodes have to get."""
+    stored, differing, rows = work.stored(), set(), []
+    for unit in made:
+        document, facts = stored.get(unit.number, (None, None))
+        if unit.document != document:
+            differing.add(unit.number)
+        if unit.document != document or unit.cell != facts:
+            rows.append(unit)
+    if differing:
         plane.generation += 1
-        plane.save(update_fields=["generation"])
-        Snapshot.objects.create(plane=plane, generation=plane.generation, document=document)
-        Snapshot.objects.filter(plane=plane, generation__lte=plane.generation - KEPT).delete()
-        transaction.on_commit(lambda: _wake(plane_id, plane.generation))
-        return plane.generation
+    fresh = [unit for unit in rows if unit.number in differing]
+    fields = ["facts", "tenant", "environment", "audit"]
+    _upsert(plane, fresh, [*fields, "document", "generation"])
+    _upsert(plane, [unit for unit in rows if unit.number not in differing], fields)
+    return differing
+
+
+def _upsert(plane: Plane, made: list[units.Made], fields: list[str]) -> None:
+    Unit.objects.bulk_create(
+        [
+            Unit(
+                plane=plane,
+                number=unit.number,
+                generation=plane.generation,
+                document=unit.document,
+                facts=None if unit.cell is None else plain(unit.cell),
+                tenant=unit.cell.tenant if unit.cell else None,
+                environment=unit.cell.environment if unit.cell else "",
+                audit=bool(unit.cell and unit.cell.audit),
+            )
+            for unit in made
+        ],
+        update_conflicts=True,
+        unique_fields=["plane", "number"],
+        update_fields=fields,
+    )
+
+
+def _numbered(plane: Plane) -> None:
+    """Give the generation its mark, and forget those that no node needs a difference to."""
+    plane_id, generation = plane.pk, plane.generation
+    Snapshot.objects.create(plane=plane, generation=generation, mark=secrets.token_hex(8))
+    if generation % FORGET == 0:
+        oldest = generation - KEPT
+        Snapshot.objects.filter(plane=plane, generation__lte=oldest).delete()
+        Unit.objects.filter(plane=plane, document__isnull=True, generation__lte=oldest).delete()
+    transaction.on_commit(lambda: _wake(plane_id, generation))
+
+
+def _basis(config: Config) -> str:
+    """Digest of what every unit depends on beside its rows: the installation and the code."""
+    return hashlib.sha256(f"{_code()} {topologies.platform(config)!r}".encode()).hexdigest()
+
+
+@cache
+def _code() -> str:
+    found = hashlib.sha256()
+    folder = Path(documents.__file__).parent
+    compiler = Path(model.__file__).parent
+    for file in (*sorted(compiler.glob("*.py")), *(folder / f"{name}.py" for name in _MAKING)):
+        found.update(file.read_bytes())
+    return found.hexdigest()
 
 
 def _wake(plane_id: int, generation: int) -> None:
     try:
-        redis.Redis.from_url(settings.REDIS_URL).publish(channel(plane_id), generation)
+        _redis().publish(channel(plane_id), generation)
     except redis.RedisError:
         log.warning("Redis is away; nodes of plane %s see the change at their next poll", plane_id)
 
 
-def _document(plane: Plane, config: Config) -> dict[str, Any]:
-    boundary = compile_topology(topologies.build(plane, config))
-    return {
-        "plane": plane.pk,
-        "endpoints": _endpoints(plane, config),
-        "boundary": encode(boundary),
-        "edge": edge.document(),
-    }
+@cache
+def _redis() -> redis.Redis:
+    return redis.Redis.from_url(settings.REDIS_URL)
 
 
-def _endpoints(plane: Plane, config: Config) -> list[dict[str, Any]]:
-    rows = (
-        Replica.objects.filter(plane=plane, wanted__in=topologies.RUNNING)
-        .select_related(
-            "workload__component", "workload__cell__project__tenant", "workload__cell__environment", "release"
-        )
-        .order_by("pk")
-    )
-    return [_endpoint(row, config) for row in rows]
+def newest(plane_id: int, after: int, mark: str = "") -> dict[str, Any] | None:
+    """What a node of generation ``after`` lacks of the newest, with secrets filled in; None if nothing.
 
-
-def _endpoint(row: Replica, config: Config) -> dict[str, Any]:
-    cell = row.workload.cell
-    name = row.workload.component.name
-    component = Specification.from_dict(row.release.specification).components[name]
-    pair = addresses.workload(config, row.address_index)
-    health = component.health
-    return {
-        "id": f"r{row.pk}",
-        "number": row.address_index,
-        "identity": row.workload.identity,
-        "cell": cell.number,
-        "v4": pair.v4,
-        "v6": pair.v6,
-        "translate": component.network.services,
-        "state": "drain" if row.wanted == Replica.Wanted.DRAIN else "run",
-        "process": {
-            "image": row.release.images[name],
-            "command": ["/bin/sh", "-c", component.command] if component.command else None,
-            "environment": {"release": row.release_id, "component": name},
-            "limits": {"memory": component.limits.memory * 2**20, "cpu": component.limits.cpu, "pids": 512},
-            "stop_grace": 10,
-            "probe": {
-                "type": health.type,
-                "port": health.port,
-                "path": health.path,
-                "interval": health.interval,
-                "timeout": health.timeout,
-                "grace": health.grace,
-            },
-        },
-        "labels": {
-            "tenant": cell.project.tenant.slug,
-            "project": cell.project.slug,
-            "environment": cell.environment.name,
-            "component": name,
-            "release": row.release.number,
-        },
-    }
-
-
-def encode(boundary: Boundary) -> dict[str, Any]:
-    """The compiler's result in the form that nodes read."""
-    return {
-        "addresses": {address: list(owner) for address, owner in sorted(boundary.addresses.items())},
-        "identities": {
-            str(identity): {
-                "cell": policy.cell,
-                "policy": sorted(map(list, set(policy.policy))),
-                "external": sorted(map(list, set(policy.external))),
-            }
-            for identity, policy in sorted(boundary.identities.items())
-        },
-        "services": [
-            {
-                "consumer": s.consumer,
-                "address": s.address,
-                "port": s.port,
-                "protocol": s.protocol,
-                "backends": [list(b) for b in s.backends],
-                "choice": s.choice,
-                "affinity": s.affinity,
-                "weights": list(s.weights),
-            }
-            for s in boundary.services
-        ],
-        "names": {
-            str(identity): {name: list(pair) for name, pair in sorted(names.items())}
-            for identity, names in sorted(boundary.names.items())
-        },
-        "external_names": {
-            str(identity): sorted(map(list, set(entries)))
-            for identity, entries in sorted(boundary.external_names.items())
-        },
-        "limits": {str(identity): list(most) for identity, most in sorted(boundary.limits.items())},
-        "floor": [list(entry) for entry in boundary.floor],
-        "gateway": {
-            "routes": [{"host": r.host, "cluster": r.cluster} for r in boundary.routes],
-            "clusters": [
-                {
-                    "name": c.name,
-                    "protocol": c.protocol,
-                    "backends": [list(b) for b in c.backends],
-                    "source4": c.source4,
-                    "source6": c.source6,
-                    "sticky": c.sticky,
-                    "weights": list(c.weights),
-                }
-                for c in boundary.clusters
-            ],
-            "listeners": [
-                {
-                    "name": item.name,
-                    "address4": item.address4,
-                    "address6": item.address6,
-                    "port": item.port,
-                    "cluster": item.cluster,
-                    "caller": item.caller,
-                }
-                for item in boundary.listeners
-            ],
-            "doors": [
-                {
-                    "name": item.name,
-                    "address4": item.address4,
-                    "address6": item.address6,
-                    "port": item.port,
-                    "hosts": list(item.hosts),
-                }
-                for item in boundary.doors
-            ],
-        },
-    }
-
-
-def newest(plane_id: int, after: int) -> dict[str, Any] | None:
-    """The newest snapshot with its secrets filled in, if it is newer than ``after``."""
+    ``base`` is the generation that it is the difference to: 0 where it is everything, since the server
+    doesn't know, or know any more, what a node has that names this number with this mark.
+    """
+    # First the number, then the units: one that is newer is sent again the next time.
     row = Snapshot.objects.filter(plane_id=plane_id).order_by("-generation").first()
-    # A node that claims more than there is has a state of another database: it gets this one.
-    if row is None or row.generation == after:
+    if row is None or (row.generation == after and mark in ("", row.mark)):
         return None
-    return fill(row)
+    found = Unit.objects.filter(plane_id=plane_id).order_by("number")
+    known = mark and Snapshot.objects.filter(plane_id=plane_id, generation=after, mark=mark).exists()
+    base = after if known and after < row.generation else 0
+    found = found.filter(generation__gt=base) if base else found.filter(document__isnull=False)
+    parts = {unit.number: unit.document for unit in found}
+    return {
+        "plane": plane_id,
+        "generation": row.generation,
+        "mark": row.mark,
+        "base": base,
+        "units": fill({str(number): part for number, part in parts.items() if part is not None}),
+        "removed": [str(number) for number, part in parts.items() if part is None],
+    }
 
 
-def fill(row: Snapshot) -> dict[str, Any]:
-    """The document with what processes get as their environment."""
-    document = {**row.document, "generation": row.generation}
-    wanted = {endpoint["process"]["environment"]["release"] for endpoint in document["endpoints"]}
+def whole(plane_id: int) -> dict[str, Any]:
+    """All of a plane's desired state in one document, without secrets."""
+    found = Unit.objects.filter(plane_id=plane_id, document__isnull=False).order_by("number")
+    return joined(found.values_list("document", flat=True))
+
+
+def fill(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The units with what processes get as their environment."""
+    running = [endpoint["process"] for part in parts.values() for endpoint in part["endpoints"]]
+    wanted = {process["environment"]["release"] for process in running}
     releases = Release.objects.select_related("cell__project__tenant", "cell__environment").in_bulk(wanted)
     opened = {pk: environment.of_release(release) for pk, release in releases.items()}
-    for endpoint in document["endpoints"]:
-        reference = endpoint["process"]["environment"]
-        endpoint["process"]["environment"] = opened.get(reference["release"], {}).get(
-            reference["component"], {}
-        )
-    return document
+    for process in running:
+        reference = process["environment"]
+        process["environment"] = opened.get(reference["release"], {}).get(reference["component"], {})
+    return parts

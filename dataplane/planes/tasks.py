@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cells.boundary.incremental import PLATFORM
 from controlplane.celery import app
 from dataplane.planes import server_certificate, snapshots
 from dataplane.planes.models import Plane
@@ -9,7 +10,7 @@ from dataplane.planes.models import Plane
 
 @app.task(name="planes.rebuild")
 def rebuild(plane_id: int) -> None:
-    """Make a new snapshot of a plane if anything changed."""
+    """Bring a plane's units up to date that changed."""
     snapshots.rebuild(plane_id)
 
 
@@ -21,6 +22,8 @@ def renew_server_certificate() -> None:
 
 @app.task(name="planes.rebuild_all")
 def rebuild_all() -> None:
-    """The safety net: whatever lost its wake-up is caught up with here."""
+    """The safety net: whatever lost its wake-up is caught up with here, and some units are checked."""
     for plane_id in Plane.objects.filter(engine=Plane.Engine.MACHINE).values_list("pk", flat=True):
-        snapshots.rebuild(plane_id)
+        # Some of what is no cell's ends by itself when its time is over.
+        snapshots.rebuild(plane_id, [PLATFORM])
+        snapshots.check(plane_id)

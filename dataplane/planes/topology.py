@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from django.conf import settings
@@ -107,11 +108,21 @@ def _draining(cells: list[Cell]) -> dict[int, dict[str, Component]]:
 def build(plane: Plane, config: Config | None = None) -> model.Topology:
     """All cells of the plane as they are meant to be now."""
     config = config or settings.CONFIG
-    cells = list(
-        Cell.objects.filter(environment__plane=plane)
-        .select_related("project__tenant__plan", "environment", "serving_release")
-        .order_by("number")
+    return replace(platform(config), cells=tuple(declared(rows(plane), config)))
+
+
+def rows(plane: Plane, numbers: Collection[int] | None = None) -> list[Cell]:
+    """Cells of the plane, those with the numbers if given."""
+    found = Cell.objects.filter(environment__plane=plane)
+    if numbers is not None:
+        found = found.filter(number__in=numbers)
+    return list(
+        found.select_related("project__tenant__plan", "environment", "serving_release").order_by("number")
     )
+
+
+def declared(cells: list[Cell], config: Config, known: Iterable[model.Cell] = ()) -> list[model.Cell]:
+    """Cells as they are meant to be now. They may be connected to each other and to those ``known``."""
     incoming = {
         deployment.cell_id: deployment.release.specification
         for deployment in Deployment.objects.filter(cell__in=cells, state__in=UNDERWAY).select_related(
@@ -120,7 +131,9 @@ def build(plane: Plane, config: Config | None = None) -> model.Topology:
         if deployment.release_id
     }
     replicas: dict[int, list[model.Replica]] = defaultdict(list)
-    running = Replica.objects.filter(plane=plane, wanted__in=RUNNING).select_related("workload__component")
+    running = Replica.objects.filter(workload__cell__in=cells, wanted__in=RUNNING).select_related(
+        "workload__component"
+    )
     rows_running = list(running.order_by("pk"))
     shares = network.weights(rows_running)
     for replica in rows_running:
@@ -129,17 +142,17 @@ def build(plane: Plane, config: Config | None = None) -> model.Topology:
         replicas[replica.workload_id].append(
             model.Replica(f"r{replica.pk}", pair.v4, pair.v6, serving, shares[replica.pk])
         )
-    rows = (
+    parts = (
         Workload.objects.filter(cell__in=cells)
         .select_related("component")
         .prefetch_related("endpoints__hosts", "connections")
     )
     workloads: dict[int, list[Workload]] = defaultdict(list)
-    for row in rows:
+    for row in parts:
         workloads[row.cell_id].append(row)
     leaving = _draining(cells)
     specifications = {cell.pk: _in_force(cell, incoming, leaving.get(cell.pk, {})) for cell in cells}
-    targets = _targets(cells, workloads, specifications)
+    targets = _known(known) | _targets(cells, workloads, specifications)
     compiled = []
     for cell in cells:
         gateway = addresses.cell_gateway(config, cell.gateway_index)
@@ -155,6 +168,7 @@ def build(plane: Plane, config: Config | None = None) -> model.Topology:
                 gateway4=gateway.v4,
                 gateway6=gateway.v6,
                 strict=cell.project.strict or specifications[cell.pk].serving.strict,
+                audit=cell.project.audit,
                 workloads=tuple(
                     made
                     for row in sorted(workloads[cell.pk], key=lambda w: w.identity)
@@ -162,6 +176,11 @@ def build(plane: Plane, config: Config | None = None) -> model.Topology:
                 ),
             )
         )
+    return compiled
+
+
+def platform(config: Config) -> model.Topology:
+    """A plane without cells: what is the installation's own."""
     north = addresses.workload(config, addresses.GATEWAY_NORTH)
     resolver = addresses.workload(config, addresses.RESOLVER)
     index = addresses.workload(config, addresses.INDEX_PROXY)
@@ -171,7 +190,7 @@ def build(plane: Plane, config: Config | None = None) -> model.Topology:
         for network in (config.workloads4, config.services4, config.workloads6, config.services6)
     )
     return model.Topology(
-        cells=tuple(compiled),
+        cells=(),
         north4=north.v4,
         north6=north.v6,
         north_port=addresses.NORTH_HTTP_PORT,
@@ -183,6 +202,7 @@ def build(plane: Plane, config: Config | None = None) -> model.Topology:
         index4=index.v4,
         index6=index.v6,
         index_port=addresses.INDEX_PROXY_PORT,
+        apps_domain=config.apps_domain,
         floor=FLOOR + floor_of_private(config) + own,
     )
 
@@ -206,6 +226,17 @@ def _without(network: Network, opened: Network) -> list[Network]:
     return list(network.address_exclude(opened))  # type: ignore[arg-type]
 
 
+def _known(cells: Iterable[model.Cell]) -> dict[tuple, tuple[int, list[str]]]:
+    return {
+        (cell.tenant, cell.environment, cell.project, workload.name): (
+            workload.identity,
+            [endpoint.name for endpoint in workload.endpoints],
+        )
+        for cell in cells
+        for workload in cell.workloads
+    }
+
+
 def _targets(cells: list[Cell], workloads: dict, specifications: dict) -> dict[tuple, tuple[int, list[str]]]:
     """(tenant, environment, project, component) → (identity, names of its endpoints)."""
     found = {}
@@ -214,8 +245,9 @@ def _targets(cells: list[Cell], workloads: dict, specifications: dict) -> dict[t
             name = row.component.name
             declared = specifications[cell.pk].component(name)
             if declared:
-                key = (cell.project.tenant_id, cell.environment_id, cell.project.slug, name)
-                found[key] = (row.identity, list(declared.endpoints))
+                key = (cell.project.tenant_id, cell.environment.name, cell.project.slug, name)
+                numbered = {endpoint.name for endpoint in row.endpoints.all()}
+                found[key] = (row.identity, [key for key in declared.endpoints if key in numbered])
     return found
 
 
@@ -294,7 +326,7 @@ def _connection(cell: Cell, row: Workload, connection, number, targets: dict) ->
         )
     project, _, rest = connection.to.partition("/")
     component, _, endpoint = rest.partition(".")
-    found = targets.get((cell.project.tenant_id, cell.environment_id, project, component))
+    found = targets.get((cell.project.tenant_id, cell.environment.name, project, component))
     if found is None or not found[1]:
         return None
     return model.Connection(

@@ -86,6 +86,8 @@ def _undone(deployment: Deployment) -> None:
 def _enter(deployment: Deployment, state: str, step: str = "") -> None:
     """Leave the current state; ``step`` begins in the new one."""
     now = timezone.now()
+    # What is on its way declares something too.
+    planes.note(deployment.cell.environment.plane, [deployment.cell.number])
     deployment.steps.filter(ended_at=None).update(ended_at=now, ok=True)
     deployment.state = state
     deployment.state_since = now
@@ -243,7 +245,7 @@ def _starting(deployment: Deployment) -> None:
     made = replicas.ensure(cell, release)
     if made:
         log.say(deployment, f"Starting {made} replica{'s' if made > 1 else ''} of v{release.number}")
-        planes.touch(cell.environment.plane)
+        planes.touch(cell.environment.plane, [cell.number])
     mine = list(
         Replica.objects.filter(release=release, wanted=Replica.Wanted.RUN).select_related(
             "workload__component"
@@ -305,7 +307,7 @@ def _switch(deployment: Deployment) -> None:
     hosts.give_back([cell.pk])
     deployment.awaited_generation = None
     _enter(deployment, State.SWITCHING, "switch")
-    planes.touch(cell.environment.plane)
+    planes.touch(cell.environment.plane, [cell.number])
 
 
 def _switching(deployment: Deployment) -> None:
@@ -333,7 +335,7 @@ def _draining(deployment: Deployment) -> None:
         return
     if rows:
         replicas.remove(rows)
-        planes.touch(deployment.cell.environment.plane)
+        planes.touch(deployment.cell.environment.plane, [deployment.cell.number])
     _enter(deployment, State.LIVE)
     _finish_push(deployment)
 
@@ -351,7 +353,7 @@ def fail(deployment: Deployment, error: CytoplaneError) -> None:
             _tell(deployment, replica)
         replicas.remove(rows)
         if rows:
-            planes.touch(cell.environment.plane)
+            planes.touch(cell.environment.plane, [cell.number])
     Build.objects.filter(deployment=deployment, state__in=[Build.State.WAITING, Build.State.CLAIMED]).update(
         state=Build.State.CANCELLED, ended_at=timezone.now()
     )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dataplane import addresses
+from dataplane.agent import state
 from tests.e2e.attacker import Attacker, files
 from tests.e2e.installation import Installation, source
 
@@ -275,14 +276,15 @@ def test_each_attempt_is_reported_to_its_own_side_with_the_right_reason(installa
 
 def _services(installation: Installation, tenant: str) -> list[str]:
     """Service addresses of a tenant's API, both families."""
-    state = json.loads((installation.config.agent_dir / "state.json").read_text())
-    state = json.loads(state["snapshot"])
+    kept = state.load(installation.config.agent_dir / "state.json")
+    assert kept is not None
+    desired = kept.document()
     own = {
         e["id"]
-        for e in state["endpoints"]
+        for e in desired["endpoints"]
         if e["labels"]["tenant"] == tenant and e["labels"]["component"] == "api"
     }
-    found = {s["address"] for s in state["boundary"]["services"] if any(b[0] in own for b in s["backends"])}
+    found = {s["address"] for s in desired["boundary"]["services"] if any(b[0] in own for b in s["backends"])}
     return sorted(found, key=lambda address: ":" in address)
 
 

@@ -11,9 +11,10 @@ import httpx
 import pytest
 from django.db import connection
 
+from dataplane.desired import joined
 from dataplane.planes import snapshots
 from dataplane.planes.agents_asgi import application
-from dataplane.planes.models import Node, Plane, Snapshot
+from dataplane.planes.models import Node, Plane, Snapshot, Unit
 from delivery import machine
 from delivery.models import Deployment
 from projects import actions as projects
@@ -55,13 +56,11 @@ def running(committed_world: World) -> Cell:
 
 
 def test_secrets_are_in_what_is_sent_and_never_in_what_is_kept(committed_world: World, running: Cell) -> None:
-    document = poll(committed_world.agent()).json()
+    document = joined(poll(committed_world.agent()).json()["units"].values())
     environments = [endpoint["process"]["environment"] for endpoint in document["endpoints"]]
     assert environments and all(found["TOKEN"] == SECRET for found in environments)
-    for row in Snapshot.objects.all():
-        assert SECRET not in json.dumps(row.document)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM planes_snapshot WHERE document::text LIKE %s", [f"%{SECRET}%"])
+        cursor.execute("SELECT count(*) FROM planes_unit WHERE planes_unit::text LIKE %s", [f"%{SECRET}%"])
         assert cursor.fetchone()[0] == 0
 
 
@@ -76,6 +75,34 @@ def test_an_answer_comes_at_once_only_if_the_node_has_another_generation(
     assert (same.status_code, same.content) == (304, b"")
     ahead = poll(node, generation=newest + 7, wait=0)
     assert ahead.json()["generation"] == newest, "a node with the state of another database gets this one"
+
+
+def test_a_node_gets_what_changed_since_what_it_has(committed_world: World, running: Cell) -> None:
+    node = committed_world.agent()
+    first = poll(node).json()
+    assert first["base"] == 0
+    cell = committed_world.cell(committed_world.project("second"))
+    committed_world.deploy(cell)
+    snapshots.rebuild(committed_world.plane.pk)
+    have = {"generation": first["generation"], "mark": first["mark"]}
+    answer = poll(node, **have).json()
+    assert answer["base"] == first["generation"]
+    assert set(answer["units"]) == {str(n) for n in cell.project.cells.values_list("number", flat=True)}
+    projects.destroy_project(
+        acting_user=committed_world.actor(), project=cell.project, confirm=cell.project.slug
+    )
+    snapshots.rebuild(committed_world.plane.pk)
+    last = poll(node, generation=answer["generation"], mark=answer["mark"]).json()
+    assert (last["units"], last["removed"]) == ({}, sorted(answer["units"], key=int))
+
+
+def test_a_generation_of_another_database_is_no_base(committed_world: World, running: Cell) -> None:
+    node = committed_world.agent()
+    newest = poll(node).json()
+    for generation in (newest["generation"], newest["generation"] - 1, newest["generation"] + 5):
+        answer = poll(node, generation=generation, mark="0123456789abcdef").json()
+        assert answer["base"] == 0
+        assert answer["units"].keys() == newest["units"].keys()
 
 
 def test_a_poll_wakes_when_something_changes(committed_world: World, running: Cell) -> None:
@@ -116,8 +143,9 @@ def test_parameters_that_arent_numbers_are_the_senders_error(transactional_db: N
 def test_a_plane_gets_only_its_own(committed_world: World, running: Cell) -> None:
     other = Plane.objects.create(name="other", engine=Plane.Engine.MACHINE)
     snapshots.rebuild(other.pk)
-    document = poll(committed_world.agent(other, "node-2")).json()
-    assert (document["plane"], document["endpoints"]) == (other.pk, [])
+    answer = poll(committed_world.agent(other, "node-2")).json()
+    document = joined(answer["units"].values())
+    assert (answer["plane"], document["endpoints"]) == (other.pk, [])
     text = json.dumps(document)
     for foreign in ("acme", "shop", SECRET, str(running.gateway_identity)):
         assert foreign not in text or foreign.isdigit()
@@ -143,14 +171,34 @@ def test_a_snapshot_is_numbered_only_if_something_changed(world: World) -> None:
     assert snapshots.rebuild(world.plane.pk) == later
 
 
-def test_only_the_newest_snapshots_are_kept(world: World) -> None:
+def strict(world: World, cell: Cell, on: bool) -> None:
+    projects.set_strict(acting_user=world.actor(), project=cell.project, strict=on)
+
+
+def test_differences_are_known_for_the_newest_generations_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "KEPT", 5)
+    monkeypatch.setattr(snapshots, "FORGET", 2)
+    cell = world.cell()
+    world.deploy(cell)
+    gone = world.project("gone")
+    numbers = list(gone.cells.values_list("number", flat=True))
     snapshots.rebuild(world.plane.pk)
-    for number in range(snapshots.KEPT + 3):
-        Snapshot.objects.filter(plane=world.plane).update(document={"earlier": number})
-        snapshots.rebuild(world.plane.pk)
-    kept = list(Snapshot.objects.filter(plane=world.plane).values_list("generation", flat=True))
-    newest = Plane.objects.get(pk=world.plane.pk).generation
-    assert sorted(kept) == list(range(newest - snapshots.KEPT + 1, newest + 1))
+    projects.destroy_project(acting_user=world.actor(), project=gone, confirm="gone")
+    taken = snapshots.rebuild(world.plane.pk)
+    node = {row.generation: row.mark for row in Snapshot.objects.filter(plane=world.plane)}[taken]
+    for number in range(12):
+        strict(world, cell, number % 2 == 0)
+        newest = snapshots.rebuild(world.plane.pk)
+        kept = sorted(Snapshot.objects.filter(plane=world.plane).values_list("generation", flat=True))
+        assert kept == list(range(kept[0], newest + 1)) and kept[0] <= max(1, newest - 4)
+        assert len(kept) <= snapshots.KEPT + snapshots.FORGET
+        answer = snapshots.newest(world.plane.pk, taken, node)
+        assert answer is not None
+        assert answer["base"] == (taken if taken in kept else 0), "what is forgotten is no base"
+    assert taken not in kept
+    assert not Unit.objects.filter(number__in=numbers).exists(), "nobody has to be told any more"
 
 
 def test_a_plane_that_is_gone_is_nobodys(bare: Bare) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from controlplane.errors import CytoplaneError
 from dataplane.planes import snapshots
-from dataplane.planes.models import Snapshot
 from delivery import actions, machine, tasks
 from delivery.models import Build, Deployment, Replica
 from projects.models import Cell, Host
@@ -29,8 +28,8 @@ def declared(component: str, host: str = "desk", **more: str) -> str:
 
 
 def gateway(world: World) -> dict[str, Any]:
-    generation = snapshots.rebuild(world.plane.pk)
-    return Snapshot.objects.get(plane=world.plane, generation=generation).document["boundary"]["gateway"]
+    snapshots.rebuild(world.plane.pk)
+    return snapshots.whole(world.plane.pk)["boundary"]["gateway"]
 
 
 def leads_to(world: World, host: str = HOST) -> str:

@@ -1,0 +1,206 @@
+"""Which units of a plane a change reaches, and what they are now.
+
+A unit is a cell's part of desired state. It is made of the cell's rows and of its neighbours' facts:
+what was read of those when they last changed. So the cost of a change depends on how many cells it
+reaches, never on how many there are. ``Work`` is done under the plane's lock.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import CharField, F, Func, Value
+
+from cells.boundary.around import Around
+from cells.boundary.compiler import compile_cell, compile_platform
+from cells.boundary.incremental import PLATFORM, as_consumer, as_provider, faces
+from cells.boundary.model import Boundary, Cell
+from cells.boundary.plain import restore
+from dataplane.planes import documents, edge, topology
+from dataplane.planes.models import Plane, Unit
+from infra.config import Config
+from projects.models import Cell as CellRow
+from projects.models import Connection, Workload
+
+Numbers = set[int]
+#: Tenant, environment, project.
+Place = tuple[int, str, str]
+#: The project that a connection's key names.
+_SLUG = Func(F("key"), Value("/"), Value(1), function="split_part", output_field=CharField())
+
+
+@dataclass
+class Made:
+    """A unit as it should be; ``document`` None where the cell is gone."""
+
+    number: int
+    document: dict[str, Any] | None
+    cell: Cell | None = None
+
+
+class Work:
+    """One rebuild of a plane."""
+
+    def __init__(self, plane: Plane, config: Config) -> None:
+        self.plane, self._config = plane, config
+        self._platform = topology.platform(config)
+        #: Cells by their rows, as far as they were read; None: there is no such cell any more.
+        self._read: dict[int, Cell | None] = {}
+        #: What units were made of until now, as far as it was asked for.
+        self._facts: dict[int, Cell | None] = {}
+        self._stored: dict[int, dict[str, Any] | None] = {}
+
+    # Everything.
+    def all(self) -> list[Made]:
+        """Every unit of the plane, from its rows."""
+        rows = topology.rows(self.plane)
+        cells = topology.declared(rows, self._config)
+        around, running = Around(cells), documents.endpoints(rows, self._config)
+        made = [self._compiled(cell, around, running[cell.number]) for cell in cells]
+        made.append(self.platform())
+        kept = set(Unit.objects.filter(plane=self.plane).values_list("number", flat=True))
+        self._remember(kept | {unit.number for unit in made})
+        return made + [Made(number, None) for number in kept - {unit.number for unit in made}]
+
+    def platform(self) -> Made:
+        """The unit that is no cell's."""
+        self._remember({PLATFORM})
+        document = _document([], compile_platform(self._platform))
+        return Made(PLATFORM, {**document, "edge": edge.document()})
+
+    # What a change reaches.
+    def reached(self, changed: Numbers) -> list[Made]:
+        """The units that depend on these cells, which are read from their rows."""
+        running = self._read_all(changed - {PLATFORM})
+        read = self._read
+        affected = set(read)
+        for number, cell in read.items():
+            before = self._facts[number]
+            if as_consumer(before) != as_consumer(cell):
+                affected |= _cells_of(_providers(before) | _providers(cell))
+            if faces(before) != faces(cell):
+                affected |= self._through_audit([c for c in (before, cell) if c is not None])
+        self._remember(affected)
+        around = self._around([cell for n in affected if (cell := self._now(n)) is not None])
+        made = [self.platform()] if PLATFORM in changed else []
+        for number in sorted(affected):
+            cell = self._now(number)
+            if cell is None:
+                made.append(Made(number, None))
+            elif number in running:
+                made.append(self._compiled(cell, around, running[number]))
+            else:
+                kept = self._stored[number] or {"endpoints": []}
+                made.append(self._compiled(cell, around, kept["endpoints"]))
+        return made
+
+    def _read_all(self, changed: Numbers) -> dict[int, list[dict[str, Any]]]:
+        """Read changed cells and those whose declarations mean something else because of them."""
+        running: dict[int, list[dict[str, Any]]] = {}
+        pending = set(changed)
+        while pending:
+            rows = topology.rows(self.plane, pending)
+            called = _called(rows) - pending
+            self._remember(pending | called)
+            known = [cell for n in called if (cell := self._now(n)) is not None]
+            found = {cell.number: cell for cell in topology.declared(rows, self._config, known)}
+            running |= documents.endpoints(rows, self._config)
+            others: set[Place] = set()
+            for number in pending:
+                before, cell = self._now(number), found.get(number)
+                self._read[number] = cell
+                # Whoever declares a connection to it means another workload now, or one more, or none.
+                if as_provider(before) != as_provider(cell):
+                    others |= {_place(c) for c in (before, cell) if c is not None}
+            pending = self._callers(others)
+        return running
+
+    # What is known.
+    def _now(self, number: int) -> Cell | None:
+        """A cell as it was read, else by its facts."""
+        return self._read[number] if number in self._read else self._facts.get(number)
+
+    def _remember(self, numbers: Numbers) -> None:
+        """Load what the units were made of."""
+        wanted = numbers - self._facts.keys()
+        if not wanted:
+            return
+        self._facts |= dict.fromkeys(wanted)
+        self._stored |= dict.fromkeys(wanted)
+        rows = Unit.objects.filter(plane=self.plane, number__in=wanted)
+        for number, facts, document in rows.values_list("number", "facts", "document"):
+            self._facts[number] = restore(Cell, facts) if facts is not None else None
+            self._stored[number] = document
+
+    def stored(self) -> dict[int, tuple[dict[str, Any] | None, Cell | None]]:
+        """Document and facts of the units that were looked at, as they are kept."""
+        return {number: (document, self._facts[number]) for number, document in self._stored.items()}
+
+    def _compiled(self, cell: Cell, around: Around, running: list[dict[str, Any]]) -> Made:
+        return Made(cell.number, _document(running, compile_cell(self._platform, cell, around)), cell)
+
+    # Neighbours.
+    def _around(self, cells: list[Cell]) -> Around:
+        """Cells with all others that their parts depend on."""
+        numbers = {cell.number for cell in cells}
+        numbers |= _cells_of({identity for cell in cells for identity in _providers(cell)})
+        numbers |= self._callers({_place(cell) for cell in cells})
+        numbers |= self._through_audit(cells)
+        self._remember(numbers)
+        numbers |= self._read.keys()
+        return Around(cell for n in sorted(numbers) if (cell := self._now(n)) is not None)
+
+    def _callers(self, places: set[Place]) -> Numbers:
+        """Cells of the plane that have ever declared a connection to one of these: of more, never of fewer."""
+        if not places:
+            return set()
+        rows = Connection.objects.annotate(slug=_SLUG).filter(
+            slug__in={place[2] for place in places},
+            workload__cell__environment__tenant__in={place[0] for place in places},
+            workload__cell__environment__name__in={place[1] for place in places},
+            workload__cell__environment__plane=self.plane,
+        )
+        return set(rows.values_list("workload__cell__number", flat=True))
+
+    def _through_audit(self, cells: list[Cell]) -> Numbers:
+        """Cells beside these which may call them, or be called by them, because one of them is in audit."""
+        found: Numbers = set()
+        for tenant, environment in {(cell.tenant, cell.environment) for cell in cells}:
+            beside = Unit.objects.filter(plane=self.plane, tenant=tenant, environment=environment)
+            if not any(cell.audit for cell in cells):
+                beside = beside.filter(audit=True)
+            found |= set(beside.values_list("number", flat=True))
+        return found
+
+
+def _place(cell: Cell) -> Place:
+    return cell.tenant, cell.environment, cell.project
+
+
+def _providers(cell: Cell | None) -> set[int]:
+    """Identities that a cell declares connections to."""
+    workloads = cell.workloads if cell is not None else ()
+    return {c.provider for w in workloads for c in w.connections if c.external is None}
+
+
+def _cells_of(identities: set[int]) -> Numbers:
+    if not identities:
+        return set()
+    return set(Workload.objects.filter(identity__in=identities).values_list("cell__number", flat=True))
+
+
+def _called(rows: list[CellRow]) -> Numbers:
+    """Cells that rows' connections have ever named: of more, never of fewer."""
+    own = Connection.objects.filter(workload__cell__in=rows)
+    slugs = set(own.annotate(slug=_SLUG).values_list("slug", flat=True))
+    if not slugs:
+        return set()
+    environments = {row.environment_id for row in rows}
+    found = CellRow.objects.filter(environment__in=environments, project__slug__in=slugs)
+    return set(found.values_list("number", flat=True))
+
+
+def _document(running: list[dict[str, Any]], boundary: Boundary) -> dict[str, Any]:
+    return json.loads(json.dumps({"endpoints": running, "boundary": documents.encode(boundary)}))
