@@ -1,0 +1,102 @@
+"""What components declare of their network, as far as their plan allows it, in what nodes get."""
+
+from __future__ import annotations
+
+import pytest
+
+from cells.boundary.model import Limits, Workload
+from controlplane.errors import CytoplaneError
+from dataplane.planes import network, snapshots
+from delivery.models import Replica
+from projects import quotas
+from projects.models import Cell
+from tests import factories
+from tests.factories import World
+
+WEB = "components: {{web: {{kind: web, command: serve, {}}}}}"
+
+
+def workload(world: World) -> Workload:
+    (found,) = (workload for cell in snapshots.topology(world.plane).cells for workload in cell.workloads)
+    return found
+
+
+def deployed(world: World, declared: str = "replicas: 1") -> Cell:
+    cell = world.cell()
+    world.deploy(cell, WEB.format(declared))
+    return cell
+
+
+def ceilings(world: World, mbit: int, per_second: int, open_: int) -> None:
+    world.plan.bandwidth_mbit, world.plan.connections_per_second = mbit, per_second
+    world.plan.connections = open_
+    world.plan.save()
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ("{}", (100 * 125_000, 100 * 125_000, 50, 500)),
+        (
+            "{bandwidth_out: 8M, bandwidth_in: 16M, connections_per_second: 20, connections: 40}",
+            (10**6, 2 * 10**6, 20, 40),
+        ),
+    ],
+)
+def test_what_is_declared_counts_else_the_plan(world: World, declared: str, expected: Limits) -> None:
+    ceilings(world, 100, 50, 500)
+    deployed(world, f"limits: {declared}")
+    assert workload(world).limits == expected
+
+
+def test_a_plan_that_is_made_smaller_counts_from_then_on(world: World) -> None:
+    deployed(world, "limits: {connections: 400}")
+    ceilings(world, 100, 50, 300)
+    assert workload(world).limits[3] == 300
+    ceilings(world, 0, 0, 0)
+    assert workload(world).limits == (0, 0, 0, 400)
+
+
+@pytest.mark.parametrize(
+    "limits", ["bandwidth_in: 101M", "bandwidth_out: 1G", "connections_per_second: 51", "connections: 501"]
+)
+def test_more_than_the_plan_allows_is_refused_before_it_starts(world: World, limits: str) -> None:
+    ceilings(world, 100, 50, 500)
+    specification = factories.specification(WEB.format(f"limits: {{{limits}}}"))
+    cell = world.cell()
+    with pytest.raises(CytoplaneError) as refused:
+        quotas.check(cell, specification, {})
+    assert refused.value.code == "quota"
+    ceilings(world, 0, 0, 0)
+    quotas.check(cell, specification, {})
+
+
+def test_a_replicas_share_is_the_cpu_of_the_release_that_it_runs(world: World) -> None:
+    cell = deployed(world, "limits: {cpu: 0.25}")
+    assert [replica.weight for replica in workload(world).replicas] == [25]
+    push = world.push(world.cell(cell.project))
+    from delivery import machine
+
+    machine.advance(push.pk)
+    factories.built(push, WEB.format("limits: {cpu: 1.5}"))
+    machine.advance(push.pk)
+    assert sorted(replica.weight for replica in workload(world).replicas) == [25, 150]
+
+
+def test_shares_cost_one_query_however_many_replicas_there_are(
+    world: World, django_assert_num_queries
+) -> None:
+    deployed(world, "replicas: 5")
+    rows = list(Replica.objects.select_related("workload__component"))
+    with django_assert_num_queries(1):
+        assert set(network.weights(rows).values()) == {50}
+
+
+def test_ping_balancing_and_translation_reach_the_compiler(world: World) -> None:
+    deployed(
+        world,
+        "ping: true, network: {services: off}, endpoints: {db: {port: 5432, protocol: tcp, balance: consistent, affinity: 1m}}",
+    )
+    made = workload(world)
+    assert made.ping
+    assert [(e.balance, e.affinity) for e in made.endpoints] == [("consistent", 60)]
