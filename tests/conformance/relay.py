@@ -1,4 +1,4 @@
-"""The least that a gateway does: accept at a connection's listener, dial from the cluster's source.
+"""The least that a gateway does: accept at a listener, dial from the cluster's source.
 
 The conformance test is about the kernel's verdicts on gateway traffic; the real gateway's own
 behaviour is tested where the gateway is.
@@ -7,35 +7,45 @@ behaviour is tested where the gateway is.
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import threading
+from collections.abc import Callable
 
-from cells.boundary.model import Boundary
+from cells.boundary.model import Boundary, Cluster, Topology
 from dataplane.agent.namespaces import run_in
 from dataplane.agent.network import Namespace
 
+#: Who is meant, by what the client says first; a listener of one connection doesn't ask.
+Choice = Callable[[str], Cluster | None]
+
 
 class Relay:
-    def __init__(self, namespace: Namespace, boundary: Boundary) -> None:
+    def __init__(self, namespace: Namespace, boundary: Boundary, topology: Topology) -> None:
+        self._namespace = namespace
         self._sockets: list[socket.socket] = []
         clusters = {cluster.name: cluster for cluster in boundary.clusters}
+        routes = {route.host: clusters[route.cluster] for route in boundary.routes}
         for listener in boundary.listeners:
-            cluster = clusters[listener.cluster]
             for address in (listener.address4, listener.address6):
-                self._open(namespace, address, listener.port, cluster.source4, cluster.backends[0][1:])
+                self._open(address, listener.port, _always(clusters[listener.cluster]), asks=False)
+        for door in boundary.doors:
+            known = {host: routes[host] for host in door.hosts if host in routes}
+            for address in (door.address4, door.address6):
+                self._open(address, door.port, known.get, asks=True)
+        for address in (topology.north4, topology.north6):
+            self._open(address, topology.north_port, routes.get, asks=True)
 
-    def _open(
-        self, namespace: Namespace, address: str, port: int, source: str, target: tuple[str, int]
-    ) -> None:
+    def _open(self, address: str, port: int, choose: Choice, *, asks: bool) -> None:
         def listen() -> socket.socket:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             server = socket.socket(family, socket.SOCK_STREAM)
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             server.bind((address, port))
-            server.listen(64)
+            server.listen(128)
             return server
 
-        server = run_in(namespace.path, listen)
+        server = run_in(self._namespace.path, listen)
         self._sockets.append(server)
 
         def serve() -> None:
@@ -45,11 +55,12 @@ class Relay:
                     while True:
                         client, _ = server.accept()
                         with client, contextlib.suppress(OSError):
-                            upstream = socket.create_connection(target, timeout=1, source_address=(source, 0))
-                            with upstream:
-                                client.sendall(upstream.recv(64))
+                            client.settimeout(1)
+                            cluster = choose(client.recv(256).decode() if asks else "")
+                            if cluster is not None:
+                                _forward(client, cluster)
 
-            run_in(namespace.path, loop)
+            run_in(self._namespace.path, loop)
 
         threading.Thread(target=serve, daemon=True).start()
 
@@ -58,3 +69,17 @@ class Relay:
             with contextlib.suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)
             server.close()
+
+
+def _always(cluster: Cluster) -> Choice:
+    return lambda _: cluster
+
+
+def _forward(client: socket.socket, cluster: Cluster) -> None:
+    if not cluster.backends:
+        return
+    _, address, port = random.choice(cluster.backends)
+    with socket.create_connection(
+        (address, port), timeout=1, source_address=(cluster.source4, 0)
+    ) as upstream:
+        client.sendall(upstream.recv(64))

@@ -1,4 +1,8 @@
-"""Random worlds of tenants, cells and declarations, reproducible from a seed."""
+"""Random worlds of tenants, cells and declarations, reproducible from a seed.
+
+A world says what people declare, in words of its own. ``direct.py`` makes the compiler's input of it,
+``objects.py`` the platform's objects; numbers are the world's until the platform has given its own.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,30 @@ import itertools
 import random
 from dataclasses import dataclass, field
 
-from cells.boundary import model
-from infra.config import Config
+TENANTS = ("acme", "globex")
+ENVIRONMENTS = ("production", "staging")
+PROJECTS = ("shop", "desk")
+
+#: Addresses that play the world outside: documentation networks, two of them in no route of anybody.
+OUTSIDE = ("192.0.2.10", "192.0.2.77", "198.51.100.7", "2001:db8::10", "2001:db8:5::7")
+#: Outside too, but nobody's internet: the floor, whatever is declared.
+FLOORED = ("198.18.77.10", "fd77:7::10")
+#: The node's own, on the way to the outside.
+NODE = ("192.0.2.1", "2001:db8::1")
+OUTSIDE_PORTS = ((443, "tcp"), (443, "udp"), (5000, "tcp"))
+CIDRS = (
+    "192.0.2.0/24",
+    "192.0.2.10/32",
+    "198.51.100.0/25",
+    "198.51.100.0/30",
+    "0.0.0.0/0",
+    "198.18.0.0/15",
+    "2001:db8::/32",
+    "2001:db8::10/128",
+    "2001:db8::/64",
+    "::/0",
+    "fd77:7::/32",
+)
 
 
 @dataclass
@@ -29,12 +55,38 @@ class Port:
 
 @dataclass
 class Link:
-    """A declared connection to a component's endpoint."""
+    """A declared connection to a component's endpoint.
+
+    ``short``: written without the endpoint's name. ``forged``: to a stranger, which nobody can write
+    down; the compiler gets it all the same, and must not mind it.
+    """
 
     to: int
     port: str
     rule: int = 0
     listener: int = 0
+    short: bool = False
+    forged: bool = False
+
+
+@dataclass
+class Exit:
+    """A declared destination outside: a network, or the public host of the platform."""
+
+    number: int
+    protocol: str
+    cidr: str = ""
+    host: str = ""
+    rule: int = 0
+
+
+@dataclass
+class Copy:
+    """A replica. Others than ``serving`` ones run, but nobody is led there."""
+
+    index: int
+    serving: bool = True
+    id: str = ""
 
 
 @dataclass
@@ -46,24 +98,59 @@ class Thing:
     tenant: str
     environment: str
     project: str
+    service: int
+    copies: list[Copy]
     ports: list[Port] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
+    exits: list[Exit] = field(default_factory=list)
+    #: Port of its own listener for public hosts.
+    door: int = 0
+    #: Who may call it may ping it too.
+    ping: bool = False
 
     @property
     def cell(self) -> tuple[str, str, str]:
         return self.tenant, self.project, self.environment
 
+    def host(self, port: Port) -> str:
+        """The public name of an endpoint; "" if it has none."""
+        if not port.declared or port.visibility != "public":
+            return ""
+        stage = "" if self.environment == "production" else f"--{self.environment}"
+        return f"{self.label(port)}{stage}.{self.tenant}.localhost"
+
+    def label(self, port: Port) -> str:
+        return f"{self.name}-{port.name}-{self.project}"
+
+
+@dataclass
+class Place:
+    """A cell, with its numbers."""
+
+    number: int
+    tenant_number: int
+    rule: int
+    gateway_identity: int
+    gateway: int
+    strict: bool = False
+    audit: bool = False
+
 
 @dataclass
 class World:
-    """``strict`` holds the cells in which only declared connections pass."""
-
     seed: int
     things: list[Thing]
-    strict: set[tuple[str, str, str]]
+    places: dict[tuple[str, str, str], Place]
 
     def thing(self, identity: int) -> Thing:
         return next(thing for thing in self.things if thing.identity == identity)
+
+    def place(self, thing: Thing) -> Place:
+        return self.places[thing.cell]
+
+    def owner(self, index: int) -> Thing:
+        """Whose replica has this address index."""
+        return next(thing for thing in self.things for copy in thing.copies if copy.index == index)
 
 
 def generate(
@@ -71,116 +158,104 @@ def generate(
 ) -> World:
     """A world in which every kind of declaration occurs, true and false ones alike."""
     dice = random.Random(seed)
-    numbers = itertools.count(256)
-    rules = itertools.count(1000)
+    numbers, indexes, rules = itertools.count(256), itertools.count(9000), itertools.count(1000)
     things = [
-        Thing(next(numbers), f"c{component}", f"t{tenant}", f"e{environment}", f"p{project}")
-        for tenant in range(tenants)
-        for environment in range(environments)
-        for project in range(projects)
+        Thing(
+            identity=next(numbers),
+            name=f"c{component}",
+            tenant=tenant,
+            environment=environment,
+            project=project,
+            service=next(indexes) - 8000,
+            # Some have two replicas; the second one of some doesn't serve yet.
+            copies=[Copy(next(indexes))]
+            + [Copy(next(indexes), serving=dice.random() < 0.5) for _ in range(dice.random() < 0.4)],
+        )
+        for tenant in TENANTS[:tenants]
+        for environment in ENVIRONMENTS[:environments]
+        for project in PROJECTS[:projects]
         for component in range(components)
     ]
     for thing in things:
-        for name, protocol in zip(
-            ("main", "side"), dice.sample(["http", "tcp", "udp", "http"], k=2), strict=True
-        ):
-            thing.ports.append(
-                Port(
-                    name=name,
-                    number=8000 if name == "main" else 8001,
-                    protocol=protocol,
-                    visibility=dice.choice(["cell", "tenant", "public"]),
-                    callers=protocol == "http" and dice.random() < 0.3,
-                    rule=next(rules),
-                )
-            )
-        for number, protocol in ((8000, "tcp"), (8000, "udp"), (8001, "tcp"), (8001, "udp"), (9999, "tcp")):
-            taken = {(p.number, p.is_tcp) for p in thing.ports}
-            if (number, protocol == "tcp") not in taken:
-                thing.ports.append(Port(f"hidden{number}{protocol}", number, protocol, declared=False))
-    listeners = itertools.count(20000)
-    for thing in things:
-        # Also to where a connection must not help: other tenants and environments.
-        for other in dice.sample(things, k=4):
-            port = dice.choice([p for p in other.ports if p.declared])
-            if all((link.to, link.port) != (other.identity, port.name) for link in thing.links):
-                thing.links.append(Link(other.identity, port.name, next(rules), next(listeners)))
-    cells = sorted({thing.cell for thing in things})
-    return World(seed, things, set(dice.sample(cells, k=len(cells) // 2)))
+        thing.ports = list(_ports(dice, rules))
+        thing.ping = dice.random() < 0.5
+        for copy in thing.copies:
+            copy.id = f"r{copy.index}"
+    _links(things, dice, rules)
+    _exits(things, dice, rules)
+    return World(seed, things, _places(things, dice))
 
 
-def index_of(thing: Thing) -> int:
-    """Address index of a thing's only replica."""
-    return 1024 + thing.identity - 256
-
-
-def topology(world: World, config: Config) -> model.Topology:
-    """The world as the compiler's input."""
-    cells = []
-    for number, cell in enumerate(sorted({thing.cell for thing in world.things}), start=1):
-        gateway = 512 + number
-        cells.append(
-            model.Cell(
-                number=number,
-                tenant=int(cell[0][1:]) + 1,
-                tenant_name=cell[0],
-                project=cell[1],
-                environment=cell[2],
-                rule=500 + number,
-                gateway_identity=100000 + number,
-                gateway4=str(config.workloads4[gateway]),
-                gateway6=str(config.workloads6[gateway]),
-                strict=cell in world.strict,
-                workloads=tuple(_workload(thing, config) for thing in world.things if thing.cell == cell),
+def _ports(dice: random.Random, rules: itertools.count) -> list[Port]:
+    found = []
+    for name, protocol in zip(("main", "side"), dice.sample(["http", "tcp", "udp", "http", "grpc"], k=2), strict=True):  # fmt: skip
+        spoken = protocol in ("http", "grpc")
+        found.append(
+            Port(
+                name=name,
+                number=8000 if name == "main" else 8001,
+                protocol=protocol,
+                # What is public speaks HTTP.
+                visibility=dice.choice(["cell", "tenant", "public"] if spoken else ["cell", "tenant"]),
+                callers=spoken and dice.random() < 0.3,
+                rule=next(rules),
             )
         )
-    return model.Topology(
-        cells=tuple(cells),
-        north4=str(config.workloads4[2]),
-        north6=str(config.workloads6[2]),
-        resolver4=str(config.workloads4[3]),
-        resolver6=str(config.workloads6[3]),
-        door4=str(config.services4[2]),
-        door6=str(config.services6[2]),
-        floor=(("169.254.0.0/16", "FLOOR"),),
-    )
+    taken = {(port.number, port.is_tcp) for port in found}
+    for number, protocol in ((8000, "tcp"), (8000, "udp"), (8001, "tcp"), (8001, "udp"), (9999, "tcp")):
+        if (number, protocol == "tcp") not in taken:
+            found.append(Port(f"hidden{number}{protocol}", number, protocol, declared=False))
+    return found
 
 
-def _workload(thing: Thing, config: Config) -> model.Workload:
-    index = index_of(thing)
-    return model.Workload(
-        identity=thing.identity,
-        name=thing.name,
-        service4=str(config.services4[index]),
-        service6=str(config.services6[index]),
-        endpoints=tuple(
-            model.Endpoint(
-                rule=port.rule,
-                name=port.name,
-                port=port.number,
-                protocol=port.protocol,
-                visibility=port.visibility,
-                callers=port.callers,
-                hosts=(f"{thing.name}-{port.name}.{thing.project}.{thing.tenant}.{thing.environment}",)
-                if port.visibility == "public" and port.is_tcp
-                else (),
+def _places(things: list[Thing], dice: random.Random) -> dict[tuple[str, str, str], Place]:
+    cells = sorted({thing.cell for thing in things})
+    strict = set(dice.sample(cells, k=len(cells) // 2))
+    # Audit is a project's, whatever the environment.
+    projects = sorted({cell[:2] for cell in cells})
+    audit = set(dice.sample(projects, k=max(1, len(projects) // 4)))
+    return {
+        cell: Place(
+            number=number,
+            tenant_number=TENANTS.index(cell[0]) + 1,
+            rule=500 + number,
+            gateway_identity=100000 + number,
+            gateway=number,
+            strict=cell in strict,
+            audit=cell[:2] in audit,
+        )
+        for number, cell in enumerate(cells, start=1)
+    }
+
+
+def _links(things: list[Thing], dice: random.Random, rules: itertools.count) -> None:
+    listeners = itertools.count(20000)
+    for thing in things:
+        near = [t for t in things if t is not thing and not strangers(t, thing)]
+        far = [t for t in things if strangers(t, thing)]
+        for other in [*dice.sample(near, k=min(3, len(near))), *dice.sample(far, k=min(2, len(far)))]:
+            port = dice.choice([p for p in other.ports if p.declared])
+            link = Link(
+                other.identity, port.name, next(rules), next(listeners), forged=strangers(thing, other)
             )
-            for port in thing.ports
-            if port.declared
-        ),
-        connections=tuple(
-            model.Connection(
-                rule=link.rule,
-                name=f"L{link.rule}",
-                provider=link.to,
-                endpoint=link.port,
-                listener_port=link.listener,
-            )
-            for link in thing.links
-        ),
-        replicas=(
-            model.Replica(
-                f"r{thing.identity}", str(config.workloads4[index]), str(config.workloads6[index]), True
-            ),
-        ),
-    )
+            thing.links.append(link)
+            if port is other.ports[0] and dice.random() < 0.3:
+                twin = Link(other.identity, port.name, next(rules), next(listeners), True, link.forged)
+                thing.links.append(twin)
+
+
+def _exits(things: list[Thing], dice: random.Random, rules: itertools.count) -> None:
+    hosts = sorted(host for thing in things for port in thing.ports if (host := thing.host(port)))
+    doors = itertools.count(30000)
+    for thing in things:
+        for cidr in dice.sample(CIDRS, k=dice.choice([0, 1, 3])):
+            number, protocol = dice.choice((*OUTSIDE_PORTS, (0, "icmp")))
+            thing.exits.append(Exit(number, protocol, cidr=cidr, rule=next(rules)))
+        thing.door = next(doors)
+        for host in dice.sample(hosts, k=min(len(hosts), dice.choice([0, 0, 1, 2]))):
+            thing.exits.append(Exit(80, "http", host=host, rule=next(rules)))
+
+
+def strangers(one: Thing, other: Thing) -> bool:
+    """Different tenants, or stages of a pipeline that must not mix."""
+    return one.tenant != other.tenant or one.environment != other.environment
