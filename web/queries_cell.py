@@ -18,7 +18,7 @@ from dataplane.addresses import IDENTITY_NODE, IDENTITY_RESOLVER
 from delivery.models import Deployment, Release, Replica
 from projects.models import Cell, Component, Connection, Host, Workload
 from telemetry.models import Edge
-from telemetry.outside import declared_names
+from telemetry.outside import declared_targets
 from web import formats, specification
 from web.access import Place
 from web.identities import Names
@@ -330,7 +330,7 @@ def _add_seen(
     declared_networks = {
         e.destination.name: e.destination for e in edges.values() if e.destination.side == SOUTH
     }
-    by_name = declared_names(cell, {row["rule"] for row in traffic})
+    targets = declared_targets(cell, {row["rule"] for row in traffic})
     for row in traffic:
         allowed = row["verdict"] == ALLOW
         quiet_ends = {IDENTITY_RESOLVER, IDENTITY_NODE}
@@ -350,9 +350,11 @@ def _add_seen(
             for (key, where), edge in declared.items():
                 if key == source.key and where.rpartition(":")[0] == target:
                     destination, port, protocol = edge.destination, edge.port, edge.protocol
-        if destination.kind == "external" and allowed:
-            named = declared_networks.get(by_name.get(row["rule"], ""))
-            destination = named or _network_of(destination, declared_networks)
+        known = declared_networks.get(targets.get(row["rule"], "")) if outgoing else None
+        if allowed and known is not None:
+            destination = known
+        elif destination.kind == "external" and allowed:
+            destination = _network_of(destination, declared_networks)
         denied, audited = row["verdict"] == DENY, row["verdict"] == AUDIT
         edge = _put(edges, EdgeView(source, destination, port, protocol, denied=denied, audited=audited))
         edge.via_gateway = edge.via_gateway or bool(through)

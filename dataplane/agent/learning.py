@@ -65,6 +65,10 @@ class Learning:
         self._found: dict[int, dict[Way, tuple[int, float]]] = {}
         #: What is open: identity → way → rule.
         self._open: dict[int, dict[Way, int]] = {}
+        #: identity → when a declaration's end closed something that the resolver may still know.
+        self._stamps: dict[int, int] = {}
+        #: What an agent before closed, nobody knows any more: with a new one, everything is asked for again.
+        self._born = time.time_ns()
         self._begun = False
         self._changed = False
         self._refusals: Counter[tuple[int, str, str, int, int]] = Counter()
@@ -87,6 +91,7 @@ class Learning:
             changed = {i for i in identities if self._declared.get(i) != declared.get(i) or not self._begun}
             self._declared, self._begun = declared, True
             lost = {identity for identity in changed if self._settle(identity)}
+            self._stamps.update(dict.fromkeys(lost, time.time_ns()))
         if lost:
             self._cut(lost)
 
@@ -98,6 +103,10 @@ class Learning:
     def declared(self) -> bool:
         """Whether anybody declares a name of the outside world."""
         return bool(self._declared)
+
+    def stamps(self) -> dict[str, int]:
+        """For the resolver, of who declares names now: what it knew under another number doesn't count."""
+        return {str(identity): self._stamps.get(identity, self._born) for identity in self._declared}
 
     def _take_over(self) -> None:
         """What the kernel has from an agent before, with the file's words for it."""

@@ -68,6 +68,7 @@ class Names:
             "askers": {address: identity for address, (identity, _) in boundary["addresses"].items()},
             "names": boundary["names"],
             "external": external,
+            "stamps": self.learning.stamps(),
             "servers": self._servers if external else [],
         }
         text = json.dumps(document, sort_keys=True)

@@ -39,7 +39,7 @@ class Answers:
 
     async def later(self, asker: str, query: Query, tcp: bool = False) -> bytes:
         """The response to a question about the outside world."""
-        reply = await self._outside(self._table.identity(asker), query)
+        reply = await self._outside(asker, query)
         return reply.pack(LARGEST_TCP if tcp else query.takes)
 
     def _own(self, asker: str, query: Query) -> Reply | None:
@@ -71,10 +71,10 @@ class Answers:
         if self._denials is not None and not name.endswith(".arpa"):
             self._denials.note(self._table.identity(asker), name, audited)
 
-    async def _outside(self, identity: int, query: Query) -> Reply:
+    async def _outside(self, asker: str, query: Query) -> Reply:
         assert self._external is not None  # noqa: S101  ``_own`` looked
-        name = plain(query.name)
-        answer = await self._external.resolve(identity, name, query.kind)
+        identity, stamp = self._table.identity(asker), self._table.stamp(asker)
+        answer = await self._external.resolve(identity, plain(query.name), query.kind, stamp)
         found = answer.found
         if found is None:
             reply = query.reply(RCODE.SERVFAIL, authoritative=False)

@@ -16,10 +16,15 @@ Key = tuple[int, str, int]
 
 @dataclass(frozen=True)
 class Known:
-    """``found`` as the asker got it; good until ``expires`` (monotonic)."""
+    """``found`` as the asker got it; good until ``expires`` (monotonic).
+
+    ``stamp`` is the asker's in the table that it was learned under: with another one the agent has
+    closed something since.
+    """
 
     found: Found
     expires: float
+    stamp: int = 0
 
 
 class Cache:

@@ -8,6 +8,7 @@ import logging
 import struct
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from dataplane.resolver import lessons
 from dataplane.resolver.answers import Answers
@@ -32,15 +33,15 @@ def answer(table: Table, asker: str, data: bytes, denials: Denials | None = None
 
 
 class _Udp(asyncio.DatagramProtocol):
-    def __init__(self, table: Table, answers: Answers) -> None:
-        self._table, self._answers = table, answers
+    def __init__(self, refresh: Callable[[], None], answers: Answers) -> None:
+        self._refresh, self._answers = refresh, answers
         self._tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr) -> None:  # type: ignore[no-untyped-def]
-        self._table.refresh()
+        self._refresh()
         response = self._answers.at_once(addr[0], data)
         if isinstance(response, bytes):
             self._transport.sendto(response, addr)
@@ -68,6 +69,10 @@ async def serve(
     upstream = upstream or Upstream()
     answers = Answers(table, denials, External(upstream, agent) if agent else None)
 
+    def refresh() -> None:
+        table.refresh()
+        upstream.servers = table.servers
+
     async def tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asker = writer.get_extra_info("peername")[0]
         if connected.total() >= _MOST_TCP or connected[asker] >= _MOST_TCP_EACH:
@@ -79,7 +84,7 @@ async def serve(
                 while True:
                     size = await asyncio.wait_for(reader.readexactly(2), _TCP_IDLE)
                     data = await asyncio.wait_for(reader.readexactly(int.from_bytes(size)), _TCP_IDLE)
-                    table.refresh()
+                    refresh()
                     response = answers.at_once(asker, data, tcp=True)
                     if isinstance(response, Query):
                         response = await answers.later(asker, response, tcp=True)
@@ -94,11 +99,10 @@ async def serve(
             writer.close()
 
     for address in addresses:
-        await loop.create_datagram_endpoint(lambda: _Udp(table, answers), local_addr=(address, port))
+        await loop.create_datagram_endpoint(lambda: _Udp(refresh, answers), local_addr=(address, port))
         await asyncio.start_server(tcp, address, port)
     while True:
-        table.refresh()
-        upstream.servers = table.servers
+        refresh()
         denials.send()
         if agent is not None:
             await agent.report(_problem(upstream))

@@ -26,6 +26,7 @@ class _Content:
     askers: dict[str, str] = field(default_factory=dict)
     names: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     external: dict[str, list[str]] = field(default_factory=dict)
+    stamps: dict[str, int] = field(default_factory=dict)
     servers: tuple[str, ...] = ()
 
 
@@ -72,6 +73,10 @@ class Table:
             return DECLARED
         return AUDITED if ANY_NAME[0] in patterns else ""
 
+    def stamp(self, asker: str) -> int:
+        """Another number than before if the agent closed something of the asker's that it may still know."""
+        return self._content.stamps.get(self._identity(asker) or "", 0)
+
     def identity(self, asker: str) -> int:
         """Who asks; 0 for nobody that is known."""
         return int(self._identity(asker) or 0)
@@ -99,5 +104,6 @@ def _read(text: bytes) -> _Content:
             str(int(identity)): [str(pattern) for pattern in patterns]
             for identity, patterns in document.get("external", {}).items()
         },
+        stamps={str(int(i)): int(stamp) for i, stamp in document.get("stamps", {}).items()},
         servers=tuple(str(ipaddress.ip_address(server)) for server in document.get("servers", ())),
     )

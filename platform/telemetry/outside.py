@@ -1,8 +1,7 @@
-"""Flows to addresses that are open because of a name: called by the name that was declared."""
+"""Allowed flows to what lies outside, called by what was declared: the kernel counts them by rule."""
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 
 from projects.models import Cell, Connection
@@ -10,8 +9,8 @@ from projects.models import Cell, Connection
 _PREFIX = "external:"
 
 
-def declared_names(cell: Cell, rules: Iterable[int]) -> dict[int, str]:
-    """Rule → the name of DNS, or the pattern, that a connection of the cell declares by it."""
+def declared_targets(cell: Cell, rules: Iterable[int]) -> dict[int, str]:
+    """Rule → the network, name or pattern of names that a connection of the cell declares by it."""
     wanted = {rule for rule in rules if rule}
     if not wanted:
         return {}
@@ -19,14 +18,6 @@ def declared_names(cell: Cell, rules: Iterable[int]) -> dict[int, str]:
     found = {}
     for rule, key in rows.values_list("rule", "key"):
         target, _, way = key.removeprefix(_PREFIX).rpartition(":")
-        if not way.endswith("/http") and not _is_network(target):
+        if not way.endswith("/http"):
             found[rule] = target
     return found
-
-
-def _is_network(text: str) -> bool:
-    try:
-        ipaddress.ip_network(text)
-    except ValueError:
-        return False
-    return True

@@ -20,7 +20,7 @@ from dataplane.planes import snapshots
 from projects.models import Cell, Workload
 from telemetry import denials
 from telemetry.models import Edge, LogLine
-from telemetry.outside import declared_names
+from telemetry.outside import declared_targets
 
 #: Reserved identities as people call them.
 PARTS = {
@@ -83,7 +83,7 @@ def edges(cell: Cell, minutes: int = 60, denied: bool | None = None) -> list[dic
     )
     found = list(grouped)
     called = names(cell, {row[end] for row in found for end in ("source", "destination")})
-    outside = declared_names(cell, {row["rule"] for row in found})
+    outside = declared_targets(cell, {row["rule"] for row in found})
     protocols = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6"}
     answers = denials.explained(cell, found)
     return [

@@ -133,10 +133,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     def run() -> None:
         with contextlib.suppress(asyncio.CancelledError):
             loop.run_until_complete(task)
-        others = asyncio.all_tasks(loop)
-        for other in others:
-            other.cancel()
-        loop.run_until_complete(asyncio.gather(*others, return_exceptions=True))
+        loop.run_until_complete(_end_others())
         loop.close()
 
     thread = threading.Thread(target=run, daemon=True)
@@ -148,6 +145,13 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     thread.join(10)
     desk.close()
     names.close()
+
+
+async def _end_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def rows(record: DNSRecord) -> list[tuple[str, str]]:

@@ -1,0 +1,106 @@
+"""What lies outside a test's platform: a namespace with public addresses that only this machine routes."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dataplane.agent.namespaces import run_in
+
+#: RFC 5737 and 3849: nobody has them.
+SERVERS4 = [f"198.51.100.{n}" for n in (53, 10, 11, 12)]
+SERVERS6 = [f"2001:db8:51::{n}" for n in (53, 10, 11, 12)]
+
+
+def _ip(*arguments: str, namespace: str = "") -> None:
+    prefix = ["ip", "-n", namespace] if namespace else ["ip"]
+    subprocess.run([*prefix, *arguments], check=True, capture_output=True)
+
+
+class Internet:
+    """Addresses that answer with what they are."""
+
+    def __init__(self, net: int) -> None:
+        self.name, self._link = f"internet-{net}", f"inet{net}"
+        self.path = Path("/run/netns") / self.name
+        self._sockets: list[socket.socket] = []
+        self._near4, self._near6 = f"203.0.113.{2 * net + 1}", f"2001:db8:113::{net:x}"
+
+    def open(self) -> None:
+        self.close()
+        _ip("netns", "add", self.name)
+        _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        for address in (f"{self._near4}/32", f"{self._near6}/128"):
+            _ip("addr", "add", address, "dev", self._link, *(["nodad"] if ":" in address else []))
+        _ip("link", "set", self._link, "up")
+        _ip("link", "set", "lo", "up", namespace=self.name)
+        _ip("link", "set", "eth0", "up", namespace=self.name)
+        for address in SERVERS4:
+            _ip("addr", "add", f"{address}/32", "dev", "eth0", namespace=self.name)
+            _ip("route", "add", f"{address}/32", "dev", self._link)
+        for address in SERVERS6:
+            _ip("addr", "add", f"{address}/128", "dev", "eth0", "nodad", namespace=self.name)
+            _ip("route", "add", f"{address}/128", "dev", self._link)
+        # Back only to what the node masquerades as.
+        _ip("route", "add", f"{self._near4}/32", "dev", "eth0", namespace=self.name)
+        _ip("route", "add", f"{self._near6}/128", "dev", "eth0", namespace=self.name)
+
+    def listen(self, address: str, port: int, protocol: int = socket.SOCK_STREAM) -> None:
+        """Answer with the address, and with whatever is sent over TCP after that."""
+
+        def opened() -> socket.socket:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            server = socket.socket(family, protocol)
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind((address, port))
+            if protocol == socket.SOCK_STREAM:
+                server.listen(16)
+            return server
+
+        server = run_in(self.path, opened)
+        self._sockets.append(server)
+        threading.Thread(target=_serve, args=(server, address, protocol), daemon=True).start()
+
+    def close(self) -> None:
+        for opened in self._sockets:
+            opened.close()
+        subprocess.run(["ip", "link", "del", self._link], capture_output=True, check=False)
+        if self.path.exists():
+            subprocess.run(["ip", "netns", "del", self.name], capture_output=True, check=False)
+
+
+def _serve(server: socket.socket, address: str, protocol: int) -> None:
+    try:
+        while True:
+            if protocol == socket.SOCK_DGRAM:
+                _, peer = server.recvfrom(2048)
+                server.sendto(address.encode(), peer)
+                continue
+            client, _ = server.accept()
+            threading.Thread(target=_echo, args=(client, address), daemon=True).start()
+    except OSError:
+        return
+
+
+def _echo(client: socket.socket, address: str) -> None:
+    with client:
+        try:
+            client.sendall(address.encode())
+            while data := client.recv(2048):
+                client.sendall(data)
+        except OSError:
+            return
+
+
+@contextmanager
+def internet(net: int) -> Iterator[Internet]:
+    made = Internet(net)
+    made.open()
+    try:
+        yield made
+    finally:
+        made.close()
