@@ -117,7 +117,7 @@ def test_nodes_get_the_list_with_the_end_of_each_entry(world: World, admin: Acto
     snapshots.rebuild(world.plane.pk)
     document = snapshots.whole(world.plane.pk)
     assert row.expires_at is not None
-    assert (document.get("edge") or document["units"]["0"]["edge"]) == {
+    assert document["edge"] == {
         "denied": [["2001:db8::/32", 0], ["203.0.113.0/24", int(row.expires_at.timestamp())]]
     }
 
