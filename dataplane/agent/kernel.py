@@ -319,8 +319,8 @@ class Kernel:
         return number
 
     # What the kernel says.
-    def usage(self, boundary: dict[str, Any]) -> list[dict[str, int]]:
-        """What the components of desired state use of their limits."""
+    def usage(self, boundary: dict[str, Any]) -> dict[str, int]:
+        """What the components of desired state use of their limits: open connections by identity."""
         with self._lock:
             return usage_of(self._tables, boundary)
 

@@ -13,11 +13,11 @@ def apply(tables: Tables, boundary: dict[str, Any]) -> None:
     tables.set_limits({int(text): Limit(*most) for text, most in boundary.get("limits", {}).items()})
 
 
-def usage(tables: Tables, boundary: dict[str, Any]) -> list[dict[str, int]]:
-    """Open connections of the plane's limited components, in the form of a report."""
-    limited = {int(text): Limit(*most) for text, most in boundary.get("limits", {}).items()}
-    return [
-        {"identity": identity, "connections": used.connections, "limit": limited[identity].connections}
+def usage(tables: Tables, boundary: dict[str, Any]) -> dict[str, int]:
+    """Identity → open TCP connections, of the plane's components that have a limit; for the node's report."""
+    limited = boundary.get("limits", {})
+    return {
+        str(identity): used.connections
         for identity, used in sorted(tables.usage().items())
-        if identity in limited
-    ]
+        if str(identity) in limited
+    }

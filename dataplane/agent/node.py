@@ -400,6 +400,7 @@ class Agent:
             "counters": self.kernel.counters(),
             "sockets_ended": self.kernel.connections.ended,
             "edge": self.edge.report(),
+            "connections": self.kernel.usage(self.snapshot["boundary"]) if self.snapshot else {},
             "facts": {**facts(), **programs.facts(self.config)},
         }
 

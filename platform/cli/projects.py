@@ -109,6 +109,12 @@ def list_environments(tenant: Tenant = "", as_json: Json = False) -> None:
     output.table(rows, columns, raw=as_json, empty="It has no environment.")
 
 
+def _open(limits: dict[str, int | None]) -> str:
+    """Open connections of how many there may be."""
+    now, most = limits["connections_open"], limits["connections"]
+    return ("?" if now is None else str(now)) + (f" of {most}" if most else "")
+
+
 @components.command("list")
 def list_components(
     tenant: Tenant = "", project: Project = "", environment: Environment = "production", as_json: Json = False
@@ -120,8 +126,9 @@ def list_components(
             f"{name}:{endpoint['port']}/{endpoint['protocol']} {endpoint['visibility']}"
             for name, endpoint in row["endpoints"].items()
         ]
-    columns = {"name": "COMPONENT", "kind": "KIND", "replicas_wanted": "REPLICAS", "endpoints": "ENDPOINTS",
-               "urls": "ADDRESSES"}  # fmt: skip
+        row["open"] = _open(row["limits_in_force"])
+    columns = {"name": "COMPONENT", "kind": "KIND", "replicas_wanted": "REPLICAS", "open": "CONNECTIONS",
+               "endpoints": "ENDPOINTS", "urls": "ADDRESSES"}  # fmt: skip
     output.table(rows, columns, raw=as_json, empty="Nothing serves here yet.")
 
 

@@ -10,6 +10,7 @@ from ninja import Router, Schema
 
 from cells.specification import Specification
 from controlplane.errors import CytoplaneError
+from dataplane.planes import network
 from delivery.publish import address
 from projects import actions, queries
 from projects.models import Cell, Environment, Project
@@ -142,7 +143,8 @@ def list_components(
     request: HttpRequest, tenant: str, project: str, environment: str
 ) -> list[dict[str, Any]]:
     cell = queries.get_cell(actor_of(request), tenant, project, environment)
-    document = _specification(cell).as_dict()
+    specification = _specification(cell)
+    document, limits = specification.as_dict(), network.in_force(cell, specification)
     urls: dict[str, list[str]] = {}
     for component, host in queries.hosts(cell):
         urls.setdefault(component, []).append(address(host))
@@ -151,6 +153,7 @@ def list_components(
             "name": name,
             "replicas_wanted": int(cell.scale.get(name, c["replicas"])),
             "urls": urls.get(name, []),
+            "limits_in_force": limits[name],
             **c,
         }
         for name, c in sorted(document["components"].items())

@@ -15,7 +15,7 @@ from controlplane.errors import CytoplaneError, not_found
 from delivery import actions as delivery
 from projects import actions, queries
 from tenants.policy import Actor
-from web import layout, queries_cell, queries_deployment, sse
+from web import layout, network, queries_cell, queries_deployment, sse
 from web.access import Place, cell_place, require_actor, signed_in
 from web.forms import perform
 from web.views.home import commands
@@ -134,6 +134,7 @@ def component(
         "refused": refused,
         "edges_in": [e for e in picture.edges if e.destination.key == key],
         "edges_out": [e for e in picture.edges if e.source.key == key],
+        "network": network.limits_of(place.cell, component),  # type: ignore[arg-type]
         "variables": queries.variables(place.cell).filter(component=None)  # type: ignore[arg-type]
         | queries.variables(place.cell).filter(component__name=component),  # type: ignore[arg-type]
         "events": f"{place.url}/events",
