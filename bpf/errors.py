@@ -11,6 +11,9 @@ _TRACE = re.compile(
     r"^caller|^callee|^returning|^frame\d|^to caller|^cur state|^old state|^The sequence of|^HINT:"
 )
 
+#: Some complaints stand behind the jump that led to them.
+_BEHIND_A_JUMP = re.compile(r"^\s*\d+: \(..\) .*\bgoto pc[+-]\d+ (?=[A-Za-z])")
+
 
 class LoadError(RuntimeError):
     """Loading failed; the message says what and what to do about it. Nothing was changed."""
@@ -18,7 +21,7 @@ class LoadError(RuntimeError):
 
 def complaint(log: str) -> str:
     """What the verifier finds wrong, in one line, without its trace of instructions."""
-    lines = [line.strip() for line in log.splitlines()]
+    lines = [_BEHIND_A_JUMP.sub("", line).strip() for line in log.splitlines()]
     said = [line for line in lines if line and not _TRACE.match(line)]
     return "; ".join(said[-2:])[:300]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from itertools import zip_longest
 
 from bpf import btf, layout, source
 
@@ -102,11 +103,9 @@ def differences(
             continue
         whole = items(mirror)
         if (places := _places(types, fields, 0, set(whole))) != whole:
-            odd = next(
-                (pair for pair in zip(places, whole, strict=False) if pair[0] != pair[1]),
-                (len(places), len(whole)),
-            )
-            found.append(f"struct {name}: C has (offset, size) {odd[0]} where Python has {odd[1]}")
+            at = next((pair[0] for pair in zip_longest(places, whole) if pair[0] != pair[1]), None)
+            owner = [f.name for f in fields if at and f.offset <= at[0]][-1:] or ["its end"]
+            found.append(f"struct {name}: from {owner[0]} on C and Python have different offsets or sizes")
         if names is not None and names.get(name, "").split() != [field.name for field in fields]:
             found.append(f"struct {name}: its fields are called {' '.join(f.name for f in fields)} in C")
     return found

@@ -61,7 +61,7 @@ def load(config: installation.Config, hold: bool = False) -> dict:
     """
     begun = time.monotonic()
     mount_bpffs()
-    with one_at_a_time():
+    with one_at_a_time(config.bpffs):
         folder = pins(config)
         (folder / "maps").mkdir(parents=True, exist_ok=True)
         os.chmod(config.bpffs, 0o700)
@@ -78,7 +78,7 @@ def load(config: installation.Config, hold: bool = False) -> dict:
 
 def take_over(config: installation.Config) -> None:
     """Attach the hooks that ``load`` with ``hold`` pinned, in place of those of another layout."""
-    with one_at_a_time():
+    with one_at_a_time(config.bpffs):
         programs = {name: bpf.object_get(pins(config) / "programs" / name) for name in HOOKS}
         try:
             _attach_all(config, programs)
@@ -191,7 +191,7 @@ def unload(config: installation.Config) -> dict:
     """Detach everything of this installation and remove its pins; works on leftovers of a crash."""
     if not config.bpffs.exists():
         return {"loaded": False}
-    with one_at_a_time():
+    with one_at_a_time(config.bpffs):
         with _root() as root:
             for name, kind in HOOKS.items():
                 for program in _ours(config, name):

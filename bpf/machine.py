@@ -42,14 +42,19 @@ def unmount_ours() -> None:
 
 
 @contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """Two that load at once would take each other's half-made pins away. Ends with the process."""
-    folder = os.open(BPFFS, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Two that load at once would take each other's half-made pins away. Makes the folder; ends with the process."""
+    while True:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Whoever had it before may have removed it.
+            if folder.exists() and folder.stat().st_ino == os.fstat(descriptor).st_ino:
+                yield
+                return
+        finally:
+            os.close(descriptor)
 
 
 def cgroup_root() -> Path:
