@@ -11,6 +11,8 @@ from infra import config as installation
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # A change that closes something must not wait for a long look at everything else.
+    sys.setswitchinterval(0.0005)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     Agent(installation.load()).run()
     return 0

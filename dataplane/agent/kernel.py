@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import json
@@ -12,13 +13,14 @@ import sys
 import threading
 from typing import Any
 
-from bpf.tables import INGRESS, External, Flow, Policy, Tables
+from bpf.tables import INGRESS, External, Flow, Policy, Service, Tables
 from cells.boundary import Topology, compile_topology
 from dataplane import addresses
 from dataplane.agent import network, selftest, upgrade, upstreams
 from dataplane.agent.balancing import services as in_service
 from dataplane.agent.connections import Backend as Gone
 from dataplane.agent.connections import Connections
+from dataplane.agent.following import Rules, platforms
 from dataplane.agent.limits import apply as apply_limits
 from dataplane.agent.limits import usage as usage_of
 from infra.config import Config
@@ -101,7 +103,13 @@ class Kernel:
         self._tables = Tables(config)
         self.connections = Connections(config)
         self._leaving: list[Gone] = []
+        #: Services in force; None: to be looked at one by one.
+        self._served: dict[bytes, Service] | None = None
         self._identities: dict[str, Any] = {}
+        #: Everything of the last boundary is in force.
+        self._followed = False
+        #: Identities whose rules are those of a later generation, and of which.
+        self._ahead: dict[str, int] = {}
         self._known: dict[str, network.Namespace] = {}
         self._gateway_extra: dict[int, network.Address] = {}
         self._declared_floor: list[tuple[str, str]] = []
@@ -206,9 +214,40 @@ class Kernel:
             self._leaving.append(Gone(name, pair, peers, stuck))
 
     # Desired state.
-    def apply(self, boundary: dict[str, Any]) -> None:
+    def follow(self, rules: Rules | None, generation: int) -> None:
+        """The rules of some identities, ahead of the rest of their generation.
+
+        What can't be is left to ``apply``, which comes after. None: it isn't known which are others, and
+        generations are numbered anew.
+        """
+        changed: set[int] = set()
+        with self._lock:
+            if rules is None:
+                self._ahead.clear()
+                return
+            if self.holding or not self._followed:
+                return
+            self._ahead |= dict.fromkeys(rules, generation)
+            for text, entry in rules.items():
+                if entry is None:
+                    self._tables.remove_identity(int(text))
+                    changed.add(int(text))
+                    continue
+                external = [External(*e) for e in entry["external"]]
+                with contextlib.suppress(OSError):
+                    if self._tables.apply_identity(
+                        int(text), entry["cell"], [Policy(*p) for p in entry["policy"]], external
+                    ):
+                        changed.add(int(text))
+        self._changed(changed)
+
+    def apply(
+        self, boundary: dict[str, Any], rules: Rules | None = None, generation: int | None = None
+    ) -> None:
         """Floor, identities and the gateway's addresses. Additions come before what needs them.
 
+        ``rules``: those that are other than in the boundary that was applied last, if that is known.
+        What a later generation than this one has brought already stays.
         Raises ``KernelError`` when everything that can be is in force and something couldn't: of that
         the earlier entries stay.
         """
@@ -219,9 +258,17 @@ class Kernel:
             self._set_floor()
             self._gateway_addresses(boundary)
             wanted = set()
+            only = rules if self._followed else None
+            self._followed = False
+            self._ahead = {
+                t: at for t, at in self._ahead.items() if generation is not None and at > generation
+            }
             for text, entry in boundary["identities"].items():
                 identity = int(text)
                 wanted.add(identity)
+                known = only is not None and text not in only and not platforms(identity)
+                if known or text in self._ahead:
+                    continue
                 try:
                     different = self._tables.apply_identity(
                         identity,
@@ -235,8 +282,9 @@ class Kernel:
                     continue
                 if different:
                     changed.add(identity)
-            for identity in self._tables.identities():
-                if identity not in wanted and identity not in addresses.IDENTITY_SELFTEST:
+            for identity in self._tables.identities() if only is None else map(int, only):
+                apart = identity in addresses.IDENTITY_SELFTEST or str(identity) in self._ahead
+                if identity not in wanted and not apart:
                     self._tables.remove_identity(identity)
                     changed.add(identity)
             self._identities = boundary["identities"]
@@ -244,6 +292,7 @@ class Kernel:
                 apply_limits(self._tables, boundary)
             except OSError as error:
                 failures.append(refusal("the limits of components", error))
+            self._followed = not failures
         self._changed(changed)
         if failures:
             raise KernelError(f"{'; '.join(failures[:3])} ({len(failures)} refused)")
@@ -291,6 +340,8 @@ class Kernel:
         for identity, both in pairs.items():
             v4, v6 = sorted(both, key=lambda text: ":" in text)
             wanted[identity] = network.Address(v4, v6, identity)
+        if self._followed and wanted == self._gateway_extra:
+            return
         namespace = self._known["gateway"]
         own = {addresses.IDENTITY_GATEWAY_NORTH, *wanted, *self._gateway_extra}
         self.connections.placed("gateway", namespace.path, namespace.ifindex, own)
@@ -308,15 +359,30 @@ class Kernel:
         """Services with the backends that may serve; the number that changed."""
         found = in_service(services, serving)
         found += selftest.services(self.config)
+        wanted = {service.key: service for service in found}
         with self._lock:
+            before, self._served = self._served, None
             try:
-                number = self._tables.set_services(found)
+                if before is None:
+                    number = self._tables.set_services(found)
+                else:
+                    number = self._set_services(before, wanted)
             except OSError as error:
                 raise KernelError(refusal("the services", error)) from error
+            self._served = wanted
             leaving, self._leaving = self._leaving, []
         for gone in leaving:
             self.connections.left(gone)
         return number
+
+    def _set_services(self, before: dict[bytes, Service], wanted: dict[bytes, Service]) -> int:
+        different = [service for key, service in wanted.items() if before.get(key) != service]
+        gone = before.keys() - wanted.keys()
+        for service in different:
+            self._tables.set_service(service)
+        for key in gone:
+            self._tables.remove_service(key)
+        return len(different) + len(gone)
 
     # What the kernel says.
     def usage(self, boundary: dict[str, Any]) -> dict[str, int]:

@@ -17,7 +17,18 @@ from typing import Any
 import httpx
 
 from dataplane import addresses
-from dataplane.agent import container, edge, images, kernel, network, podman, programs, state, unready
+from dataplane.agent import (
+    container,
+    edge,
+    following,
+    images,
+    kernel,
+    network,
+    podman,
+    programs,
+    state,
+    unready,
+)
 from dataplane.agent.logs import Tail, load_places, save_places
 from dataplane.agent.names import Names
 from dataplane.agent.outbox import Outbox
@@ -69,6 +80,8 @@ class Agent:
         self._names: Names | None = None
         self._state_file = config.agent_dir / "state.json"
         self._state = state.State()
+        #: Generation that isn't applied yet → the rules that it changed; None if it may be all of them.
+        self._reached: dict[int, following.Rules | None] = {}
         #: How far the logs are delivered, and what was kept of it by the agent before.
         self._places_file = config.agent_dir / "logs.json"
         self._places = load_places(self._places_file)
@@ -115,7 +128,7 @@ class Agent:
             return
         if kept is not None:
             self._state = kept
-            self._accept(kept.document())
+            self._accept(kept.view())
 
     # Following the control plane.
     def _follow(self) -> None:
@@ -129,7 +142,7 @@ class Agent:
                     "/agent/desired", generation=have.generation, mark=have.mark, wait=POLL_SECONDS
                 )
                 if answer is not None:
-                    self._take(have.after(answer))
+                    self._take(have.after(answer), answer["base"])
                 delay = 0.5
             except NotEnrolled as error:
                 log.info("%s", error)
@@ -143,11 +156,17 @@ class Agent:
                 time.sleep(delay)
                 delay = min(delay * 2, 15)
 
-    def _take(self, fresh: state.State) -> None:
-        """What the control plane gave is kept, then applied."""
+    def _take(self, fresh: state.State, base: int = 0) -> None:
+        """What the control plane gave: what it closes is closed, then it is kept, then applied."""
+        reached = following.rules(self._state, fresh, base)
+        with self._lock:
+            if reached is None:
+                self._reached.clear()
+            self._reached[fresh.generation] = reached
+        self.kernel.follow(reached, fresh.generation)
         state.save(self._state_file, fresh)
         self._state = fresh
-        self._accept(fresh.document())
+        self._accept(fresh.view())
 
     def _accept(self, document: dict[str, Any]) -> None:
         with self._lock:
@@ -198,9 +217,12 @@ class Agent:
 
     def apply(self, document: dict[str, Any]) -> None:
         """Bring the node to a snapshot and acknowledge it once traffic goes as it says."""
+        generation = document["generation"]
+        with self._lock:
+            reached = following.merged(self._reached, generation)
         boundary = document["boundary"]
         try:
-            self.kernel.apply(boundary)
+            self.kernel.apply(boundary, reached, generation)
         finally:
             if self._names is not None:
                 self._names.apply(boundary)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ class State:
         found = self.units.get(number)
         return None if found is None else json.loads(found)
 
+    def view(self) -> View:
+        """All of it, put together when it is looked at."""
+        return View(self)
+
     def document(self) -> dict[str, Any]:
         """All of it in one document."""
         whole = joined(json.loads(self.units[number]) for number in sorted(self.units, key=int))
@@ -52,6 +57,28 @@ class State:
         for number, unit in answer["units"].items():
             units[str(int(number))] = json.dumps(unit, sort_keys=True, separators=(",", ":")).encode()
         return State(answer["plane"], answer["generation"], answer["mark"], units)
+
+
+class View(dict[str, Any]):
+    """A state's document, which is made when more of it is asked for than its number."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(plane=state.plane, generation=state.generation)
+        self._state, self._making = state, threading.Lock()
+
+    def __missing__(self, key: str) -> Any:
+        with self._making:
+            if "boundary" not in self.keys():
+                self.update(self._state.document())
+        if key not in self.keys():
+            raise KeyError(key)
+        return self[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            return default
 
 
 def save(file: Path, state: State) -> None:

@@ -1,0 +1,49 @@
+"""What an answer of the control plane changes, so that the rest isn't looked at again.
+
+The rules of cells come first, before anything that takes time: what a change closes is closed at once.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dataplane.agent.state import State
+
+#: Below it are the platform's own identities, whose rules several units make up together.
+_FIRST = 256
+
+#: Identity → its rules; None: it is gone.
+Rules = dict[str, dict[str, Any] | None]
+
+
+def platforms(identity: int) -> bool:
+    """Whether an identity is the platform's own: its rules are looked at always."""
+    return identity < _FIRST
+
+
+def rules(before: State, after: State, base: int) -> Rules | None:
+    """The rules of cells that differ; None unless ``after`` is known as the difference to ``before``."""
+    if not base or base != before.generation:
+        return None
+    found: Rules = {}
+    for number in before.units.keys() | after.units.keys():
+        old, new = before.units.get(number), after.units.get(number)
+        if old is not new:
+            ours, theirs = _of(old), _of(new)
+            found |= {text: theirs.get(text) for text in ours.keys() | theirs.keys()}
+    return found
+
+
+def merged(reached: dict[int, Rules | None], generation: int) -> Rules | None:
+    """Take out what the generations up to this one changed, all together."""
+    found: Rules | None = {}
+    for number in sorted(number for number in reached if number <= generation):
+        changed = reached.pop(number)
+        found = None if changed is None or found is None else found | changed
+    return found
+
+
+def _of(unit: bytes | None) -> dict[str, dict[str, Any]]:
+    found = json.loads(unit)["boundary"].get("identities", {}) if unit is not None else {}
+    return {text: entry for text, entry in found.items() if not platforms(int(text))}

@@ -1,0 +1,209 @@
+"""Differences reach the kernel ahead of everything else, and what comes after them undoes nothing."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bpf import layout
+from bpf.tables import ALLOW, EGRESS, INGRESS
+from dataplane.agent import following, network
+from dataplane.agent.kernel import Kernel, KernelError
+from dataplane.agent.state import State
+from infra.config import Config
+from tests.bpf import conftest as bpf
+
+TCP = 6
+WEB, API, OTHER = "70001", "70002", "70003"
+FIRST_SERVICE = 60000
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    config = Config(home=tmp_path_factory.mktemp("home"), net=bpf.NET)
+    bpf.remove(config)
+    bpf.load(config)
+    network.ensure_host(config)
+    made = Kernel(config)
+    try:
+        made.ensure_platform()
+        yield made
+    finally:
+        made.connections.close()
+        made._tables.close()
+        bpf.remove(config)
+
+
+def rules(*peers: tuple[str, int, int]) -> dict[str, Any]:
+    return {
+        "cell": 1,
+        "policy": [[int(peer), 8080, TCP, direction, ALLOW, rule] for peer, direction, rule in peers],
+        "external": [],
+    }
+
+
+def boundary(identities: dict[str, Any], services: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    platform = {str(i): {"cell": 0, "policy": [], "external": []} for i in (3, 4, 6, 16, 17)}
+    return {
+        "identities": {**platform, **identities}, "addresses": {}, "services": services or [], "names": {},
+        "external_names": {}, "limits": {}, "floor": [], "gateway": {},
+    }  # fmt: skip
+
+
+def in_force(kernel: Kernel, identity: str) -> set[int] | None:
+    """Remote identities that the kernel's table has for this one; None where it knows nobody."""
+    key = layout.U32.pack(int(identity))
+    current = kernel._tables._maps["identities"].get(key)
+    if current is None:
+        return None
+    epoch = layout.IDENTITY.unpack(current)[0]
+    found = set()
+    for raw in kernel._tables._maps["policy"].keys():
+        local, at, remote, *_ = layout.POLICY_KEY.unpack(raw)
+        if (local, at) == (int(identity), epoch):
+            found.add(remote)
+    return found
+
+
+OPEN = {WEB: rules((API, EGRESS, 1)), API: rules((WEB, INGRESS, 1))}
+CLOSED = {WEB: rules(), API: rules()}
+
+
+@pytest.fixture
+def opened(node: Kernel) -> Kernel:
+    node.follow(None, 0)
+    node.apply(boundary(copy.deepcopy(OPEN)), None, 1)
+    return node
+
+
+@pytest.mark.root
+def test_rules_are_in_force_before_the_rest_of_their_generation(opened: Kernel) -> None:
+    opened.follow({**CLOSED, OTHER: rules((WEB, EGRESS, 2))}, 2)
+    assert in_force(opened, WEB) == set()
+    assert in_force(opened, OTHER) == {int(WEB)}
+    opened.follow({OTHER: None}, 3)
+    assert in_force(opened, OTHER) is None
+
+
+@pytest.mark.root
+def test_an_earlier_generation_that_is_applied_late_opens_nothing_again(opened: Kernel) -> None:
+    opened.follow({**CLOSED, OTHER: None}, 3)
+    late = boundary({**OPEN, OTHER: rules((WEB, EGRESS, 2))})
+    opened.apply(late, {**OPEN, OTHER: rules((WEB, EGRESS, 2))}, 2)
+    assert (in_force(opened, WEB), in_force(opened, API), in_force(opened, OTHER)) == (set(), set(), None)
+    opened.apply(boundary(CLOSED), CLOSED, 3)
+    assert in_force(opened, WEB) == set()
+    opened.apply(boundary(OPEN), OPEN, 4)
+    assert in_force(opened, WEB) == {int(API)}, "what is ahead is so until its generation is applied"
+
+
+@pytest.mark.root
+def test_an_earlier_generation_that_is_applied_late_and_whole_opens_nothing_again(opened: Kernel) -> None:
+    opened.follow(CLOSED, 3)
+    opened.apply(boundary(OPEN), None, 2)
+    assert in_force(opened, WEB) == set()
+
+
+@pytest.mark.root
+def test_generations_that_are_numbered_anew_hold_up_nothing(opened: Kernel) -> None:
+    opened.follow(CLOSED, 1000)
+    opened.follow(None, 1)
+    opened.apply(boundary(OPEN), None, 1)
+    assert in_force(opened, WEB) == {int(API)}
+
+
+@pytest.mark.root
+def test_only_what_differs_is_looked_at_and_what_is_gone_goes(opened: Kernel) -> None:
+    grown = {**OPEN, OTHER: rules((WEB, EGRESS, 2))}
+    opened.apply(boundary(grown), {OTHER: grown[OTHER]}, 2)
+    assert in_force(opened, OTHER) == {int(WEB)}
+    assert in_force(opened, WEB) == {int(API)}
+    opened.apply(boundary(OPEN), {OTHER: None}, 3)
+    assert in_force(opened, OTHER) is None
+    assert in_force(opened, WEB) == {int(API)}
+
+
+@pytest.mark.root
+def test_after_a_failure_everything_is_looked_at(opened: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+
+        def full(*_: Any, **__: Any) -> bool:
+            raise OSError(7, "full")
+
+        patched.setattr(opened._tables, "apply_identity", full)
+        opened.follow(CLOSED, 2)
+        with pytest.raises(KernelError):
+            opened.apply(boundary(CLOSED), CLOSED, 2)
+    assert in_force(opened, WEB) == {int(API)}
+    opened.apply(boundary(CLOSED), {}, 3)
+    assert in_force(opened, WEB) == set()
+
+
+@pytest.mark.root
+def test_services_follow_differences_and_failures(opened: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def service(number: int, backend: str) -> dict[str, Any]:
+        address = str(opened.config.services4[FIRST_SERVICE + number])
+        backends = [["r1", str(opened.config.workloads4[9000]), 8080]] if backend else []
+        return {"consumer": 0, "address": address, "port": 80, "protocol": TCP, "backends": backends,
+                "choice": "random", "affinity": 0, "weights": []}  # fmt: skip
+
+    def kept() -> int:
+        return len(opened._tables._maps["services"].keys())
+
+    opened.set_services([], None)
+    own = kept()
+    assert opened.set_services([service(1, "r1"), service(2, "r1")], None) == 2
+    assert opened.set_services([service(1, "r1"), service(2, "r1")], None) == 0
+    assert opened.set_services([service(1, ""), service(3, "r1")], None) == 3
+    assert kept() == own + 2
+    with monkeypatch.context() as patched:
+
+        def full(*_: Any, **__: Any) -> bool:
+            raise OSError(7, "full")
+
+        patched.setattr(opened._tables, "set_service", full)
+        with pytest.raises(KernelError):
+            opened.set_services([service(1, "r1")], None)
+    assert opened.set_services([service(1, "r1")], None) == 2
+    assert kept() == own + 1
+
+
+# Which rules differ.
+
+
+def state(generation: int, **units: dict[str, Any]) -> State:
+    found = {
+        number.removeprefix("u"): json.dumps(
+            {"endpoints": [], "boundary": {"identities": identities}}
+        ).encode()
+        for number, identities in units.items()
+    }
+    return State(1, generation, f"m{generation}", found)
+
+
+def test_what_differs_is_what_changed_units_say() -> None:
+    before = state(4, u0={"3": rules()}, u1={WEB: rules(), API: rules()}, u2={OTHER: rules()})
+    after = State(1, 5, "m5", {**before.units})
+    after.units["1"] = state(5, u1={WEB: rules((API, EGRESS, 1))}).units["1"]
+    after.units["0"] = state(5, u0={"3": rules((WEB, EGRESS, 1))}).units["0"]
+    assert following.rules(before, after, 4) == {WEB: rules((API, EGRESS, 1)), API: None}
+    assert following.rules(before, after, 0) is None
+    assert following.rules(before, after, 3) is None
+    del after.units["2"]
+    assert (following.rules(before, after, 4) or {})[OTHER] is None
+
+
+def test_generations_that_were_skipped_count_all_together() -> None:
+    reached: dict[int, following.Rules | None] = {
+        5: {WEB: rules()},
+        6: {WEB: None, API: rules()},
+        7: {OTHER: None},
+    }
+    assert following.merged(reached, 6) == {WEB: None, API: rules()}
+    assert list(reached) == [7]
+    assert following.merged({5: None, 6: {WEB: None}}, 6) is None
+    assert following.merged({}, 6) == {}
