@@ -63,6 +63,7 @@ def up(cluster: Cluster, say: Say, *, kube_proxy: bool = False) -> None:
         raise Failed(f"Not built or installed: {', '.join(absent)}. Run infra/kubernetes/build.sh cluster.")
     with _alone(cluster):
         network.claim(cluster)
+        network.check_free(cluster)
         say("Preparing certificates, namespaces and control groups")
         _prepare(cluster)
         if not supervisor.states(cluster):

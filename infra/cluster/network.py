@@ -11,6 +11,7 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Sequence
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from pyroute2 import netns
@@ -69,6 +70,20 @@ def claim(cluster: Cluster) -> None:
             f"Number {cluster.number} is the cluster's in {other}. Choose another CYTOPLANE_CLUSTER_NET, "
             f"or end that one with CYTOPLANE_CLUSTER_HOME={other} make cluster-down."
         )
+
+
+def check_free(cluster: Cluster) -> None:
+    """Raises ``Occupied`` if the machine's routes lead addresses of this number somewhere else."""
+    own = cluster.everything
+    done = subprocess.run(["ip", "-j", "-4", "route"], text=True, capture_output=True, check=True)
+    for route in json.loads(done.stdout or "[]"):
+        if route["dst"] == "default" or route.get("dev") == cluster.name:
+            continue
+        if IPv4Network(route["dst"], strict=False).overlaps(own):
+            raise Occupied(
+                f"{route['dst']} is reached by {route.get('dev', 'another way')} already, and number "
+                f"{cluster.number} takes {own}. Choose another CYTOPLANE_CLUSTER_NET."
+            )
 
 
 def _mounted(path: Path) -> bool:

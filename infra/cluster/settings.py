@@ -85,6 +85,11 @@ class Cluster:
     def _v6_subnet(self, subnet: int) -> int:
         return self._v6 + (subnet << 64)
 
+    @property
+    def everything(self) -> IPv4Network:
+        """All IPv4 addresses of this number."""
+        return IPv4Network((self._v4, 16))
+
     def link(self, side: int) -> tuple[IPv4Interface, IPv6Interface]:
         """Of the veth between the machine (1) and the control plane (2)."""
         return IPv4Interface((self._v4 + side, 30)), IPv6Interface((self._v6 + side, 64))

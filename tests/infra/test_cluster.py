@@ -267,6 +267,8 @@ def test_what_dies_comes_back_and_a_node_that_died_starts_its_pods_anew(two_node
             )
 
         until(well, 90, f"not everything came back: {supervisor.states(cluster)}")
+        # Nobody is left to bring anything back, until somebody asks for the cluster again.
+        os.kill(int((cluster.run / "supervisor.pid").read_text()), signal.SIGKILL)
         two_nodes.start()
 
         def serves() -> bool:
@@ -372,6 +374,19 @@ def test_a_number_that_another_cluster_has_is_refused(two_nodes: TwoNodes, tmp_p
     with pytest.raises(network.Occupied):
         TwoNodes(other).stop()
     assert holder(two_nodes.cluster, "node1")
+
+
+def test_a_range_that_leads_somewhere_else_is_refused(two_nodes: TwoNodes, tmp_path: Path) -> None:
+    number = two_nodes.cluster.number
+    neighbour = Cluster(tmp_path, (number + 1) % 16)
+    route = ["ip", "route", "add", f"10.{112 + neighbour.number}.7.0/24", "dev", two_nodes.cluster.name]
+    subprocess.run(route, check=True)
+    try:
+        with pytest.raises(network.Occupied, match=two_nodes.cluster.name):
+            network.check_free(neighbour)
+    finally:
+        subprocess.run(["ip", "route", "del", *route[3:]], check=True)
+    network.check_free(two_nodes.cluster)
 
 
 def test_settings_that_nothing_could_be_made_of_are_refused(tmp_path: Path) -> None:
