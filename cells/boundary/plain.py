@@ -18,7 +18,7 @@ def plain(value: Any) -> Any:
     if is_dataclass(value):
         return {
             name: plain(own)
-            for name, default, _ in _shape(type(value))
+            for name, default, _ in _shape(type(value))  # type: ignore[arg-type]
             if (own := getattr(value, name)) != default
         }
     return [plain(item) for item in value] if isinstance(value, tuple) else value
@@ -27,7 +27,7 @@ def plain(value: Any) -> Any:
 def restore(kind: type[T], document: dict[str, Any]) -> T:
     """What ``plain`` made a document of. Raises ``LookupError`` or ``TypeError`` for anything else."""
     found = {}
-    for name, _, inner in _shape(kind):
+    for name, _, inner in _shape(kind):  # type: ignore[arg-type]
         if name in document:
             found[name] = _restored(inner, document[name])
     return kind(**found)

@@ -97,9 +97,9 @@ def _rebuilt(plane_id: int, also: set[int]) -> tuple[int, int]:
     work = units.Work(plane, settings.CONFIG)
     basis = _basis(settings.CONFIG)
     if None in noted or plane.basis != basis:
-        made, noted = work.all(), None
+        made, everything = work.all(), True
     elif noted or also:
-        made = work.reached(noted | also)
+        made, everything = work.reached(noted | also), False
     else:
         return plane.generation, 0
     differing = _save(plane, work, made)
@@ -108,7 +108,8 @@ def _rebuilt(plane_id: int, also: set[int]) -> tuple[int, int]:
         plane.save(update_fields=["generation", "basis"])
     if differing:
         _numbered(plane)
-    strangers = 0 if noted is None else len(differing & also) if not noted else 0
+    # Beside noted changes nobody could tell.
+    strangers = 0 if everything or noted else len(differing & also)
     return plane.generation, strangers
 
 
