@@ -20,8 +20,10 @@ def install(config: Config, venv: Path, app: Path) -> None:
     """Write the program; link it unless the name is somebody else's. Its default platform is this one."""
     program = _program(config)
     services.owned(program.parent, config, None, 0o755)
+    # The repository's root is for the rules of cytoplane.yaml.
+    path = f"{app / 'platform'}:{app}"
     text = (
-        f"#!/bin/sh\nPYTHONPATH={shlex.quote(str(app / 'platform'))} PYTHONDONTWRITEBYTECODE=1 "
+        f"#!/bin/sh\nPYTHONPATH={shlex.quote(path)} PYTHONDONTWRITEBYTECODE=1 "
         f"CYTO_DEFAULT_URL={shlex.quote(config.portal_url)} CYTO_PROGRAM={shlex.quote(str(program))} "
         f'exec {shlex.quote(str(venv / "bin" / "python"))} -m cli "$@"\n'
     )

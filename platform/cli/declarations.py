@@ -15,8 +15,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from cells.specification import Specification, SpecificationError, parse
-from cells.specification.additions import Item, name_of, named, written
-from cells.specification.additions import snippet as _snippet
+from cells.specification.additions import Item, name_of, named, snippet, written
 
 FILE = "cytoplane.yaml"
 
@@ -36,11 +35,6 @@ class _Anything(dict[str, str]):
 
     def get(self, key: str, default: Any = None) -> Any:
         return "dockerfile"
-
-
-def snippet(rows: list[dict[str, Any]]) -> str:
-    """The connections as a piece of cytoplane.yaml."""
-    return _snippet((row["component"], row["connection"]) for row in rows)
 
 
 def add(files: dict[str, str], rows: list[dict[str, Any]], *, project: str, domain: str) -> Change:
@@ -74,9 +68,8 @@ def add(files: dict[str, str], rows: list[dict[str, Any]], *, project: str, doma
 
 
 def _by_hand(rows: list[dict[str, Any]]) -> SpecificationError:
-    return SpecificationError(
-        "it is written in a way that can't be added to.", f"Add it by hand:\n{snippet(rows)}"
-    )
+    text = snippet((row["component"], row["connection"]) for row in rows)
+    return SpecificationError("it is written in a way that can't be added to.", f"Add it by hand:\n{text}")
 
 
 def _read(files: dict[str, str], project: str, domain: str) -> Specification:
@@ -109,9 +102,10 @@ def _key(item: Item, project: str) -> str:
 
 
 def _full(key: str, specification: Specification, project: str) -> str:
-    """With the endpoint that is meant where none is named: the component's first."""
+    """With the endpoint that is meant where none is named, if there is only one that can be."""
     component = specification.components.get(key.removeprefix(f"{project}/"))
-    return f"{key}.{next(iter(component.endpoints))}" if component and component.endpoints else key
+    only = list(component.endpoints) if component else []
+    return f"{key}.{only[0]}" if len(only) == 1 else key
 
 
 # Where in the text: nodes know the place of their beginning and their end.

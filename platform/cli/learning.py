@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cells.specification import SpecificationError
-from cli import declarations, output, place
+from cli import output, place
 from cli.api import Api
 from cli.errors import CONFLICT, CliError, usage
 from cli.gits import run_git
@@ -72,7 +71,7 @@ def learn(
     elif as_json:
         output.as_json(answer | {"connections": rows})
     elif as_yaml:
-        output.say(declarations.snippet(rows))
+        output.say(_yaml(rows))
     else:
         _show(rows, answer["excluded"], hours)
 
@@ -114,11 +113,25 @@ def _show(rows: list[dict[str, Any]], excluded: list[dict[str, Any]], hours: int
 def _accept(
     where: place.Place, answer: dict[str, Any], rows: list[dict[str, Any]], *, push: bool, raw: bool
 ) -> None:
+    try:
+        # The rules of cytoplane.yaml, which no other command needs.
+        from cells.specification import SpecificationError
+        from cli import declarations
+    except ImportError:
+        raise CliError(
+            "This `cyto` was installed without the rules of cytoplane.yaml.",
+            "Take `cyto learn --yaml`, or put the root of Cytoplane's repository on PYTHONPATH too.",
+            "no-rules",
+        ) from None
     root = _tree(where)
     file = root / FILE
     if push and run_git("-C", str(root), "status", "--porcelain", "--", FILE).strip():
         raise CliError(f"{FILE} has changes of your own that aren't committed.",
                        "Commit them, then accept again.", "not-committed", CONFLICT)  # fmt: skip
+    if file.is_symlink():
+        raise usage(
+            f"{FILE} is a link, which the platform doesn't follow.", "Make it a file of the repository."
+        )
     files = {
         name: (root / name).read_text(encoding="utf-8")
         for name in (FILE, "Procfile")
@@ -130,8 +143,9 @@ def _accept(
         raise CliError(f"{error.where}: {error.message}", error.hint, "specification") from None
     for text in change.skipped:
         output.note(f"Left out: {text}")
+    done = {"added": change.added, "skipped": change.skipped, "diff": change.diff}
     if not change.diff:
-        output.done(_done(change, pushed=False), f"{FILE} has all of it already.", raw=raw)
+        output.done(done | {"pushed": False}, f"{FILE} has all of it already.", raw=raw)
         return
     file.write_text(change.text, encoding="utf-8")
     if not raw:
@@ -143,11 +157,16 @@ def _accept(
         if push
         else f"{file} is changed; commit and push it, and it is in force."
     )
-    output.done(_done(change, pushed=push), said, raw=raw)
+    output.done(done | {"pushed": push}, said, raw=raw)
 
 
-def _done(change: declarations.Change, *, pushed: bool) -> dict[str, Any]:
-    return {"added": change.added, "skipped": change.skipped, "diff": change.diff, "pushed": pushed}
+def _yaml(rows: list[dict[str, Any]]) -> str:
+    """The connections as a piece of cytoplane.yaml."""
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        lines.setdefault(row["component"], []).append(f"      - {row['declaration']}")
+    parts = [[f"  {name}:", "    connections:", *items] for name, items in sorted(lines.items())]
+    return "\n".join(["components:", *(line for part in parts for line in part)]) if parts else ""
 
 
 def _tree(where: place.Place) -> Path:

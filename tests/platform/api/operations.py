@@ -88,6 +88,7 @@ TABLE: dict[str, Operation] = {
     "list_edges": READ,
     "list_logs": READ,
     "why": Operation(READERS, "read", query="source=web&destination=api"),
+    "learn": READ,
     "list_planes": Operation(PLATFORM),
     # Whoever may is told what is wrong with it; clusters that answer are in tests/cells.
     "create_kubernetes_plane": Operation("UNNNNNIN", body={"name": "cluster", "kubeconfig": "kind: Pod"}),

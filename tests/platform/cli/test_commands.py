@@ -103,7 +103,14 @@ READING = [
     ("denied", "NO_RULE"),
     ("connections", "192.0.2.0/24"),
     ("why web api:9000", "allowed"),
+    ("why web api", "allowed"),
     ("why internet web", "allowed"),
+    ("why api web:80", "declares no endpoint on port 80/tcp"),
+    ("why web resolver:53/udp", "allowed"),
+    ("why api internet:443", "What would open it:"),
+    ("audit", "isn't in audit"),
+    ("audit show", "isn't in audit"),
+    ("learn", ""),
     ("why web 192.0.2.9:443", "allowed"),
     ("why api 192.0.2.9:443/tcp", "What would open it:"),
     ("version", "cyto "),
@@ -163,7 +170,8 @@ def test_a_pipe_that_closes_early_is_no_failure(shop: Platform) -> None:
 
 
 def test_foreign_and_missing_things_are_told_the_same(shop: Platform) -> None:
-    for words in ("ps", "config", "releases", "logs", "edges", "why web api", "projects show", "open"):
+    for words in ("ps", "config", "releases", "logs", "edges", "why web api", "projects show", "open",
+                  "learn", "audit", "audit on"):  # fmt: skip
         seen = [shop.cyto(*words.split(), "-t", tenant) for tenant in ("globex", "nowhere")]
         assert [ran.code for ran in seen] == [errors.NOT_FOUND] * 2, words
         assert seen[0].err.split(", request")[0] == seen[1].err.split(", request")[0]
@@ -176,7 +184,15 @@ def test_a_project_from_its_creation_to_its_end(platform: Platform) -> None:
     again = cyto("projects", "create", "shop", "-t", "acme")
     assert (again.code, again.error) == (errors.CONFLICT, "name-taken")
     assert cyto("projects", "create", "No Name", "-t", "acme").error == "invalid-name"
-    assert cyto("projects", "strict", "on", "-t", "acme", "-p", "shop", "--json").json["strict"] is True
+    for mode in (("projects", "strict"), ("audit",)):
+        for word in ("on", "off"):
+            answer = cyto(*mode, word, "-t", "acme", "-p", "shop", "--json").json
+            assert answer[mode[-1]] is (word == "on")
+            assert getattr(Project.objects.get(slug="shop"), mode[-1]) is (word == "on")
+    platform.be("viewer")
+    for mode in (("projects", "strict"), ("audit",)):
+        assert cyto(*mode, "on", "-t", "acme", "-p", "shop").code == errors.FORBIDDEN
+    platform.be("owner")
     for wrong in ((), ("--confirm", "shops")):
         ran = cyto("projects", "destroy", "shop", "-t", "acme", *wrong)
         assert (ran.code, ran.error) == (errors.USAGE, "confirmation-missing")

@@ -95,7 +95,7 @@ def test_components_that_a_procfile_implies_are_written_down_with_the_first_conn
 
 
 def test_what_is_there_already_or_belongs_nowhere_is_left_out_and_said() -> None:
-    text = f"components:\n  web:\n    connections: [api]\n  api:\n    {ENDPOINTS}\n"
+    text = "components:\n  web:\n    connections: [api]\n  api:\n    endpoints: {http: {port: 9000}}\n"
     change = add({"cytoplane.yaml": text}, [row(API), row(OUT, "gone")], project="shop", domain="localhost")
     assert (change.text, change.diff, change.added) == (text, "", [])
     assert ["already" in change.skipped[0], "no component gone" in change.skipped[1]] == [True, True]

@@ -100,7 +100,8 @@ def test_a_bare_topic_without_a_list_shows_its_help(cyto: Cyto) -> None:
         "logs -n 0", "logs --lines many", "edges --minutes 9999", "releases --limit 1000", "config set novalue",
         "config set =value", "config set A=1 A=2", "config secret KEY=value", "scale web", "scale web=x",
         "scale web=-1", "scale web=1 web=2", "scale web=9999999", "rollback latest", "why web api:0",
-        "why web api:70000", "why web :80", "projects strict maybe", "tenants show ..", "completion tcsh",
+        "why web api:70000", "why web :80", "projects strict maybe", "audit maybe", "learn --push",
+        "learn --hours 0", "tenants show ..", "completion tcsh",
         "whoami extra",
     ],
 )  # fmt: skip

@@ -44,6 +44,9 @@ def test_each_write_over_the_api_leaves_its_verb_and_the_request(world: World) -
     steps = [
         ("POST", "/tenants/acme/projects", {"slug": "shop"}, "project.create"),
         ("PATCH", "/tenants/acme/projects/shop", {"strict": True}, "project.strict"),
+        ("PATCH", "/tenants/acme/projects/shop", {"strict": False}, "project.strict"),
+        ("PATCH", "/tenants/acme/projects/shop", {"audit": True}, "project.audit"),
+        ("PATCH", "/tenants/acme/projects/shop", {"audit": False}, "project.audit"),
         (
             "PATCH",
             "/tenants/acme/projects/shop/environments/staging/config",
@@ -64,7 +67,7 @@ def test_each_write_over_the_api_leaves_its_verb_and_the_request(world: World) -
         assert event.request_id == answer["X-Request-Id"]
         assert event.actor.startswith(world.person("owner").email + " (token cy_")
     listed = owner.get("/tenants/acme/audit?limit=200").json()
-    assert [e["verb"] for e in listed][:7] == [step[3] for step in steps][::-1]
+    assert [e["verb"] for e in listed][: len(steps)] == [step[3] for step in steps][::-1]
     foreign = world.api("owner", "globex").get("/tenants/globex/audit?limit=200").json()
     assert {e["verb"] for e in foreign} == {"tenant.create"}
 

@@ -120,6 +120,32 @@ def test_a_denied_call_is_seen_with_its_reason_and_what_would_open_it(
     assert visitor.page.locator(".fix pre").inner_text() == fix
 
 
+def test_a_project_in_audit_says_so_lets_pass_and_tells_what_it_would_have_to_declare(
+    visit: Visit, member: Person, stage: Stage
+) -> None:
+    visitor = visit().sign_in(member.email, member.password)
+    visitor.go(f"{stage.url}/settings")
+    visitor.press("Let pass and report")
+    try:
+        visitor.see("stage is in audit.")
+        visitor.go(stage.url)
+        edge = visitor.page.locator("svg.wide g.edge.audited title", has_text="203.0.113.9").first
+        edge.wait_for(state="attached", timeout=60_000)
+        assert visitor.accessibility() == []
+        visitor.picture("audited-edge")
+        visitor.go(f"{stage.url}/learning")
+        row = visitor.page.locator("tr", has_text="203.0.113.9/32 port 443/tcp")
+        row.get_by_text("Would be denied").wait_for()
+        assert "cidr: 203.0.113.9/32, port: 443" in visitor.page.locator(".fix pre").inner_text()
+        assert visitor.inspect("learning-in-audit") == []
+    finally:
+        visitor.go(f"{stage.url}/settings")
+        visitor.press("End audit and deny")
+    visitor.see("What isn't declared is denied now.")
+    visitor.go(stage.url)
+    assert visitor.page.get_by_text("stage is in audit.").count() == 0
+
+
 def test_a_rollback_brings_the_old_release_back(
     visit: Visit, installation: Installation, member: Person
 ) -> None:

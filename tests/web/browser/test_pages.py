@@ -22,6 +22,7 @@ def tenant_pages(stage: Stage) -> dict[str, str]:
         "new-project": "/acme/-/new",
         "why": "/acme/-/why",
         "why-denied": f"{why}&source=web&destination=203.0.113.9&port=443&protocol=tcp",
+        "why-unknown": f"{why}&source=web&destination=nosuch",
         "why-allowed": f"{why}&source=internet&destination=web",
         "members": "/acme/-/members",
         "usage": "/acme/-/usage",
@@ -34,6 +35,7 @@ def tenant_pages(stage: Stage) -> dict[str, str]:
         "releases": f"{cell}/releases",
         "configuration": f"{cell}/configuration",
         "logs": f"{cell}/logs",
+        "learning": f"{cell}/learning",
         "settings": f"{cell}/settings",
         "first-run": "/acme/stage/staging",
     }
