@@ -65,7 +65,7 @@ class Learning:
         self._found: dict[int, dict[Way, tuple[int, float]]] = {}
         #: What is open: identity → way → rule.
         self._open: dict[int, dict[Way, int]] = {}
-        #: identity → when a declaration's end closed something that the resolver may still know.
+        #: identity → when its declarations changed: what the resolver kept from before may be closed.
         self._stamps: dict[int, int] = {}
         #: What an agent before closed, nobody knows any more: with a new one, everything is asked for again.
         self._born = time.time_ns()
@@ -86,12 +86,12 @@ class Learning:
         with self._lock:
             self.set_floor(floor)
             if not self._begun:
-                self._take_over()
+                self._take_over(declared)
             identities = {*self._declared, *declared, *self._open, *self._answers, *self._found}
             changed = {i for i in identities if self._declared.get(i) != declared.get(i) or not self._begun}
             self._declared, self._begun = declared, True
             lost = {identity for identity in changed if self._settle(identity)}
-            self._stamps.update(dict.fromkeys(lost, time.time_ns()))
+            self._stamps.update(dict.fromkeys(changed, time.time_ns()))
         if lost:
             self._cut(lost)
 
@@ -108,15 +108,19 @@ class Learning:
         """For the resolver, of who declares names now: what it knew under another number doesn't count."""
         return {str(identity): self._stamps.get(identity, self._born) for identity in self._declared}
 
-    def _take_over(self) -> None:
-        """What the kernel has from an agent before, with the file's words for it."""
+    def _take_over(self, declared: dict[int, list[NameEntry]]) -> None:
+        """What the kernel has from an agent before, with the file's words for it, which may be older."""
         self._answers = _load(self._file)
         for (identity, address, port, protocol), rule in self._tables.learned().items():
             self._open.setdefault(identity, {})[Way(address, port, protocol)] = rule
         for identity, ways in self._open.items():
-            known = {address for _, address in self._answers.get(identity, {})}
+            known = {
+                Way(address, port, protocol)
+                for name, address in self._answers.get(identity, {})
+                for port, protocol in grants(declared.get(identity, ()), name)
+            }
             end = self._now() + TTL_CEILING  # whoever has the answer may have it for so long
-            unknown = {way: (rule, end) for way, rule in ways.items() if way.address not in known}
+            unknown = {way: (rule, end) for way, rule in ways.items() if way not in known}
             if unknown:
                 self._found[identity] = unknown
 

@@ -11,9 +11,15 @@ from pathlib import Path
 
 from dataplane.agent.namespaces import run_in
 
-#: RFC 5737 and 3849: nobody has them.
-SERVERS4 = [f"198.51.100.{n}" for n in (53, 10, 11, 12)]
-SERVERS6 = [f"2001:db8:51::{n}" for n in (53, 10, 11, 12)]
+
+def servers4(net: int) -> list[str]:
+    """Addresses there, the name server's first. RFC 5737: nobody has them; each net has its own."""
+    return [f"198.51.100.{16 * net + n}" for n in range(4)]
+
+
+def servers6(net: int) -> list[str]:
+    """The same of RFC 3849."""
+    return [f"2001:db8:51:{net:x}::{n}" for n in range(1, 5)]
 
 
 def _ip(*arguments: str, namespace: str = "") -> None:
@@ -28,26 +34,33 @@ class Internet:
         self.name, self._link = f"internet-{net}", f"inet{net}"
         self.path = Path("/run/netns") / self.name
         self._sockets: list[socket.socket] = []
-        self._near4, self._near6 = f"203.0.113.{2 * net + 1}", f"2001:db8:113::{net:x}"
+        self.servers = [*servers4(net), *servers6(net)]
+        self.near4, self.near6 = f"203.0.113.{2 * net + 1}", f"2001:db8:113::{net:x}"
 
     def open(self) -> None:
         self.close()
         _ip("netns", "add", self.name)
         _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        for address in (f"{self._near4}/32", f"{self._near6}/128"):
+        for address in (f"{self.near4}/32", f"{self.near6}/128"):
             _ip("addr", "add", address, "dev", self._link, *(["nodad"] if ":" in address else []))
         _ip("link", "set", self._link, "up")
         _ip("link", "set", "lo", "up", namespace=self.name)
         _ip("link", "set", "eth0", "up", namespace=self.name)
-        for address in SERVERS4:
-            _ip("addr", "add", f"{address}/32", "dev", "eth0", namespace=self.name)
-            _ip("route", "add", f"{address}/32", "dev", self._link)
-        for address in SERVERS6:
-            _ip("addr", "add", f"{address}/128", "dev", "eth0", "nodad", namespace=self.name)
-            _ip("route", "add", f"{address}/128", "dev", self._link)
+        for address in self.servers:
+            whole = f"{address}/{128 if ':' in address else 32}"
+            _ip(
+                "addr",
+                "add",
+                whole,
+                "dev",
+                "eth0",
+                *(["nodad"] if ":" in address else []),
+                namespace=self.name,
+            )
+            _ip("route", "add", whole, "dev", self._link)
         # Back only to what the node masquerades as.
-        _ip("route", "add", f"{self._near4}/32", "dev", "eth0", namespace=self.name)
-        _ip("route", "add", f"{self._near6}/128", "dev", "eth0", namespace=self.name)
+        _ip("route", "add", f"{self.near4}/32", "dev", "eth0", namespace=self.name)
+        _ip("route", "add", f"{self.near6}/128", "dev", "eth0", namespace=self.name)
 
     def listen(self, address: str, port: int, protocol: int = socket.SOCK_STREAM) -> None:
         """Answer with the address, and with whatever is sent over TCP after that."""

@@ -22,6 +22,7 @@ from dataplane import addresses
 from dataplane.agent import network, podman
 from infra import control, demo, supervisor
 from infra.config import Config, load
+from tests.dataplane.internet import servers4
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NET = 12
@@ -31,6 +32,7 @@ CONFIG = Config(
     portal_port=12000,
     apps_port=12080,
     agents_port=12443,
+    dns_servers=servers4(NET)[0],
 )
 #: For work on the tests themselves: leave the installation, and find it again.
 KEEP = bool(os.environ.get("CYTOPLANE_E2E_KEEP") or os.environ.get("CYTOPLANE_E2E_HOME"))
@@ -42,6 +44,8 @@ ENVIRONMENT = {
     "CYTOPLANE_PORTAL_PORT": str(CONFIG.portal_port),
     "CYTOPLANE_APPS_PORT": str(CONFIG.apps_port),
     "CYTOPLANE_AGENTS_PORT": str(CONFIG.agents_port),
+    # Where tests put a name server; nobody is there otherwise.
+    "CYTOPLANE_DNS_SERVERS": CONFIG.dns_servers,
 }
 #: A web application without dependencies: builds in a moment, answers what its source and settings say.
 SERVER = """

@@ -23,7 +23,7 @@ from dataplane.planes.documents import encode
 from dataplane.planes.topology import FLOOR, floor_of_private
 from infra.config import Config
 from tests.dataplane import processes
-from tests.dataplane.internet import SERVERS4, SERVERS6, Internet, internet
+from tests.dataplane.internet import Internet, internet, servers4, servers6
 from tests.dataplane.resolver.nameserver import NameServer
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -151,12 +151,12 @@ def topology(config: Config, declared: Declared, audit: frozenset[str]) -> model
 def outside(loaded: Config) -> Iterator[Outside]:
     """On programs that are loaded. Nothing of it is left afterwards."""
     with processes.folder("names") as home, internet(loaded.net) as world:
-        servers = f"{SERVERS4[0]}, {SERVERS6[0]}"
-        config = replace(loaded, home=home, dns_servers=servers)
+        first, other = servers4(loaded.net)[0], servers6(loaded.net)[0]
+        config = replace(loaded, home=home, dns_servers=f"{first}, {other}")
         config.agent_dir.mkdir()
         config.resolver_dir.mkdir(mode=0o750)
         os.chown(config.resolver_dir, 0, processes.nobody()[1])
-        server = NameServer().open(SERVERS4[0], 53, world.path)
+        server = NameServer().open(first, 53, world.path)
         kernel = Kernel(config)
         kernel.ensure_platform()
         made = Outside(config, kernel, Names(config, kernel), world, server, {})
