@@ -15,7 +15,6 @@ import argparse
 import ctypes
 import json
 import os
-import resource
 import shutil
 import sys
 import time
@@ -72,8 +71,13 @@ def load(config: installation.Config, hold: bool = False) -> dict:
             _attach_all(config, opened.programs)
         _switch(aside, folder / "programs")
         _clear(folder, ["programs"])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return {**status(config), "seconds": round(time.monotonic() - begun, 2), "peak_mib": peak}
+    return {**status(config), "seconds": round(time.monotonic() - begun, 2), "peak_mib": _peak_mib()}
+
+
+def _peak_mib() -> int:
+    """The most memory that this process had resident; getrusage would tell its parent's."""
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM:"))
+    return int(line.split()[1]) // 1024
 
 
 def take_over(config: installation.Config) -> None:

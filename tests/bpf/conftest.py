@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from dataplane.agent import network
 from infra.config import Config
 from tests.bpf.laboratory import Laboratory
 
+REPOSITORY = Path(__file__).parents[2]
 #: Nets 11 and up are the tests' own.
 NET = int(os.environ.get("CYTOPLANE_TEST_NET", "11"))
 
@@ -35,9 +38,20 @@ def remove(config: Config) -> None:
     loader.unload(config)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Both loaders must give the same programs: whatever runs on the kernel side here runs on both.
+
+    A module whose subject is neither may name its own ``LOADERS``.
+    """
+    if "kernel" in metafunc.fixturenames:
+        loaders = getattr(metafunc.module, "LOADERS", ("bcc", "prebuilt"))
+        metafunc.parametrize("kernel", loaders, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
-    config = Config(home=tmp_path_factory.mktemp("home"), net=NET)
+def kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
+    loader_used = getattr(request, "param", "auto")
+    config = Config(home=tmp_path_factory.mktemp("home"), net=NET, loader=loader_used)
     remove(config)
     load(config)
     network.ensure_host(config)
@@ -45,18 +59,28 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
     remove(config)
 
 
-def load(config: Config) -> None:
-    """In a process of its own, as the agent does: the compiler's memory goes with it."""
-    environment = {**os.environ, "CYTOPLANE_HOME": str(config.home), "CYTOPLANE_NET": str(config.net)}
-    done = subprocess.run(
-        [sys.executable, "-m", "bpf.loader", "load"],
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def load(config: Config) -> dict[str, Any]:
+    """In a process of its own, as the agent does: the compiler's memory goes with it. What it answers."""
+    done = run_loader(config, REPOSITORY)
     assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def run_loader(
+    config: Config, version: Path, command: Sequence[str] = ("-m", "bpf.loader", "load")
+) -> subprocess.CompletedProcess[str]:
+    """The loader of any version of the platform."""
+    environment = {
+        **os.environ,
+        "CYTOPLANE_HOME": str(config.home),
+        "CYTOPLANE_NET": str(config.net),
+        "CYTOPLANE_LOADER": config.loader,
+        "CYTOPLANE_CACHE": str(config.cache),
+        "PYTHONPATH": str(version),
+    }
+    return subprocess.run(
+        [sys.executable, *command], env=environment, cwd=version, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture
