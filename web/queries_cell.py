@@ -29,6 +29,8 @@ from web.picture import Cell as Picture
 SEEN = timedelta(minutes=30)
 RATE_MINUTES = 3
 NAME = "NAME"
+#: Protocols that a verdict can be asked about, as edges and as the question have them.
+_SPOKEN = {"tcp": "tcp", "udp": "udp", "icmp": "icmp", "icmpv6": "icmp"}
 STRANGER = (
     "Cells of different tenants never talk directly. Call the other one's public host name "
     "through an `external` connection, if it has one."
@@ -311,7 +313,8 @@ def _why_url(place: Place, edge: EdgeView) -> str:
         "source": source,
         "destination": destination,
         "port": "" if edge.reason == NAME else edge.port or "",
-        "protocol": edge.protocol if edge.protocol in ("tcp", "udp") else "tcp",
+        # Of a name that was asked for, neither port nor protocol is known.
+        "protocol": "" if edge.reason == NAME else _SPOKEN.get(edge.protocol, ""),
     }
     return f"{place.tenant_url}/-/why?{urlencode(asked)}"
 
