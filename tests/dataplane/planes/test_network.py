@@ -7,6 +7,7 @@ import pytest
 from cells.boundary.model import Limits, Workload
 from controlplane.errors import CytoplaneError
 from dataplane.planes import network, snapshots
+from dataplane.planes.models import Node
 from delivery.models import Replica
 from projects import quotas
 from projects.models import Cell
@@ -100,3 +101,21 @@ def test_ping_balancing_and_translation_reach_the_compiler(world: World) -> None
     made = workload(world)
     assert made.ping
     assert [(e.balance, e.affinity) for e in made.endpoints] == [("consistent", 60)]
+
+
+def test_open_connections_are_the_nodes_word_and_only_numbers_count(world: World) -> None:
+    cell = deployed(world, "limits: {connections: 40, bandwidth_in: 16M}")
+    cell = world.cell(cell.project)
+    specification = factories.specification(WEB.format("limits: {connections: 40, bandwidth_in: 16M}"))
+    assert network.in_force(cell, specification)["web"] == {
+        "bandwidth_in": 16 * 10**6, "bandwidth_out": 2000 * 10**6,
+        "connections_per_second": 5000, "connections": 40, "connections_open": None,
+    }  # fmt: skip
+    identity = workload(world).identity
+    for number, said in enumerate(
+        ({str(identity): 7, "x": 1}, {str(identity): 5}, {str(identity): "9"}, [], None)
+    ):
+        Node.objects.create(
+            plane=world.plane, kind=Node.Kind.AGENT, name=f"n{number}", health={"connections": said}
+        )
+    assert network.in_force(cell, specification)["web"]["connections_open"] == 12
