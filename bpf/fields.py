@@ -15,7 +15,7 @@ from bpf import btf, layout, source
 
 #: C structure → its members in the order in which ``layout.py`` packs them.
 NAMES: dict[str, str] = {
-    "config": "workloads4 workloads4_mask services4 services4_mask workloads6 services6",
+    "config": "workloads4 workloads4_mask services4 services4_mask workloads6 services6 generation",
     "endpoint": "id flags mac host_mac",
     "caller": "identity ifindex flags",
     "owner": "identity ifindex",
@@ -35,7 +35,7 @@ NAMES: dict[str, str] = {
     "affinity_key": "cookie service",
     "affinity": "last address port pad",
     "flow_id": "local remote local_port remote_port protocol",
-    "flow_state": "last epoch remote rule initiator flags audit pad",
+    "flow_state": "last epoch remote rule local generation ingress initiator flags audit pad rest",
     "edge": "source destination remote port protocol direction verdict reason pad",
     "edge_count": "packets bytes last rule pad",
     "address": "w",

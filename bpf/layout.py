@@ -10,7 +10,7 @@ import ipaddress
 import struct
 from functools import lru_cache
 
-CONFIG = struct.Struct("=4s4s4s4s8s8s")
+CONFIG = struct.Struct("=4s4s4s4s8s8sI")
 ENDPOINT = struct.Struct("=II6s6s")
 CALLER = struct.Struct("=III")
 OWNER = struct.Struct("=II")
@@ -30,7 +30,7 @@ MEMBER_KEY = struct.Struct("=II16s")
 AFFINITY_KEY = struct.Struct("=QI16sHH")
 AFFINITY = struct.Struct("=Q16sII")
 FLOW_ID = struct.Struct("=16s16sHHI")
-FLOW_STATE = struct.Struct("=QIIIBBBB")
+FLOW_STATE = struct.Struct("=QIIIIIIBBBBI")
 EDGE = struct.Struct("=II16sHBBBBH")
 EDGE_COUNT = struct.Struct("=QQQII")
 U32 = struct.Struct("=I")
@@ -75,7 +75,9 @@ FLOW_FRAGMENT = 0x100
 INNER: dict[str, tuple[int, int, int, struct.Struct, struct.Struct]] = {
     "conntrack": (9, 0, 4096, FLOW_ID, FLOW_STATE),  # BPF_MAP_TYPE_LRU_HASH
 }
-IDENTITY_ABOVE_FLOOR = 1
+#: In `EXTERNAL_KEY`'s protocol for networks of IPv4, whose addresses are kept as IPv6's mapped ones.
+EXTERNAL_V4 = 0x100
+IDENTITY_ABOVE_FLOOR, IDENTITY_LIMITED = 1, 2
 CALLER_UNTRANSLATED = 1
 #: Bits before the address in EXTERNAL_KEY's prefix length.
 EXTERNAL_FIXED_BITS = 96

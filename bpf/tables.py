@@ -7,6 +7,7 @@ What is in force is read back from the maps, so an agent that restarts continues
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -41,6 +42,7 @@ EGRESS, INGRESS = 0, 1
 ALLOW, DENY, AUDIT = 1, 2, 3
 #: Of equal entries the one that rules: deny beats allow, allow beats audit.
 _RANK = {AUDIT: 0, ALLOW: 1, DENY: 2}
+_ONLY = layout.U32.pack(0)
 
 
 class Policy(NamedTuple):
@@ -135,8 +137,18 @@ class Tables(ServiceTables, TrackingTables):
             s4.netmask.packed,
             w6.network_address.packed[:8],
             s6.network_address.packed[:8],
+            self._generation(),
         )
-        self._maps["config"].set(layout.U32.pack(0), value)
+        self._maps["config"].set(_ONLY, value)
+
+    def _generation(self) -> int:
+        current = self._maps["config"].get(_ONLY)
+        return layout.CONFIG.unpack(current)[-1] if current else 0
+
+    def _owners_changed(self) -> None:
+        """Let the programs look again at who is behind every known flow. After the change, never before."""
+        *ranges, generation = layout.CONFIG.unpack(self._maps["config"].get(_ONLY) or b"")
+        self._maps["config"].set(_ONLY, layout.CONFIG.pack(*ranges, (generation + 1) % 2**32))
 
     # Interfaces and addresses.
     def set_endpoint(
@@ -173,6 +185,7 @@ class Tables(ServiceTables, TrackingTables):
             if layout.OWNER.unpack(value)[1] == ifindex:
                 self._maps["ipcache"].delete(key)
         self.drop_conntrack(ifindex)
+        self._owners_changed()
 
     def endpoints(self) -> dict[int, int]:
         """Interface index → identity."""
@@ -186,9 +199,11 @@ class Tables(ServiceTables, TrackingTables):
         key, value = layout.pack_address(address), layout.OWNER.pack(identity, ifindex)
         if self._maps["ipcache"].get(key) != value:
             self._maps["ipcache"].set(key, value)
+            self._owners_changed()
 
     def remove_address(self, address: str) -> None:
         self._maps["ipcache"].delete(layout.pack_address(address))
+        self._owners_changed()
 
     def addresses(self) -> dict[str, tuple[int, int]]:
         """Address → (identity, interface index)."""
@@ -221,6 +236,8 @@ class Tables(ServiceTables, TrackingTables):
         }
         key = layout.U32.pack(identity)
         flags = layout.IDENTITY_ABOVE_FLOOR if above_floor else 0
+        if self._maps["limits"].get(key) is not None:
+            flags |= layout.IDENTITY_LIMITED
         current = self._maps["identities"].get(key)
         epoch, _, known_flags = layout.IDENTITY.unpack(current) if current else (0, 0, 0)
         # Reading the index also removes what a crash left under epochs that aren't in force.
@@ -279,8 +296,10 @@ class Tables(ServiceTables, TrackingTables):
             for key, value in self._maps["external"].items():
                 prefix, identity, epoch, port, protocol, raw = layout.EXTERNAL_KEY.unpack(key)
                 if epochs.get(identity) == epoch:
-                    network = _network(prefix - layout.EXTERNAL_FIXED_BITS, raw)
-                    index[identity][1][(network, port, protocol)] = layout.RULE.unpack(value)
+                    network = _network(
+                        prefix - layout.EXTERNAL_FIXED_BITS, raw, bool(protocol & layout.EXTERNAL_V4)
+                    )
+                    index[identity][1][(network, port, protocol & 0xFF)] = layout.RULE.unpack(value)
                 else:
                     self._maps["external"].delete(key)
             self._cached_index = index
@@ -298,7 +317,8 @@ class Tables(ServiceTables, TrackingTables):
     def _external_key(identity: int, epoch: int, network: str, port: int, protocol: int) -> bytes:
         prefix, raw = layout.pack_network(network)
         bits = prefix + layout.EXTERNAL_FIXED_BITS
-        return layout.EXTERNAL_KEY.pack(bits, identity, epoch, port, protocol, raw)
+        family = 0 if ":" in network else layout.EXTERNAL_V4
+        return layout.EXTERNAL_KEY.pack(bits, identity, epoch, port, protocol | family, raw)
 
     # The floor.
     def set_floor(self, prefixes: Sequence[tuple[str, str]]) -> None:
@@ -314,6 +334,7 @@ class Tables(ServiceTables, TrackingTables):
         for key in floor.keys():
             if key not in wanted:
                 floor.delete(key)
+        self._owners_changed()
 
     # Limits.
     def set_limits(self, limits: Mapping[int, Limit]) -> None:
@@ -325,9 +346,20 @@ class Tables(ServiceTables, TrackingTables):
         for key, value in wanted.items():
             if table.get(key) != value:
                 table.set(key, value)
+                self._limited(key, True)
         for key in table.keys():
             if key not in wanted:
+                self._limited(key, False)
                 table.delete(key)
+
+    def _limited(self, key: bytes, limited: bool) -> None:
+        """Tell the programs whether to look for limits at all."""
+        current = self._maps["identities"].get(key)
+        if current is None:
+            return
+        epoch, cell, flags = layout.IDENTITY.unpack(current)
+        flags = flags & ~layout.IDENTITY_LIMITED | (layout.IDENTITY_LIMITED if limited else 0)
+        self._maps["identities"].set(key, layout.IDENTITY.pack(epoch, cell, flags))
 
     def usage(self) -> dict[int, Usage]:
         """What each identity uses."""
@@ -418,9 +450,8 @@ def _limit(limit: Limit) -> bytes:
     return layout.LIMIT.pack(*rates, *bursts, limit.new_connections, limit.connections)
 
 
-def _network(prefix: int, raw: bytes) -> str:
+def _network(prefix: int, raw: bytes, v4: bool) -> str:
     """Text form of a network of ``pack_network``."""
-    address = layout.unpack_address(raw) or "::"
-    if ":" in address:
-        return f"{address}/{prefix}"
-    return f"{address}/{prefix - 96}"
+    if v4:
+        return f"{ipaddress.IPv4Address(raw[12:])}/{prefix - 96}"
+    return f"{ipaddress.IPv6Address(raw)}/{prefix}"

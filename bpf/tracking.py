@@ -63,7 +63,7 @@ class TrackingTables:
                 local, remote, local_port, remote_port, protocol = layout.FLOW_ID.unpack(key)
                 if protocol >= layout.FLOW_FRAGMENT:
                     continue
-                last, _, identity, rule, initiator, *_ = layout.FLOW_STATE.unpack(value)
+                last, _, identity, rule, _, _, _, initiator, *_ = layout.FLOW_STATE.unpack(value)
                 found.append(
                     Tracked(
                         layout.unpack_address(local),

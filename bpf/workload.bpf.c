@@ -19,16 +19,7 @@
 #include "lib/flows.h"
 #include "lib/conntrack.h"
 #include "lib/limits.h"
-
-/* One packet as one side of a veth sees it. */
-struct view {
-	struct flow_id id;
-	struct identity local;
-	void *table;			/* the endpoint's flows */
-	__u32 local_identity, remote_identity;
-	__u32 outside;			/* the remote address isn't the platform's */
-	__u32 direction;
-};
+#include "lib/fast.h"
 
 static inline __u16 service_port(const struct view *w, __u32 initiator)
 {
@@ -66,10 +57,12 @@ static inline int decide(struct __sk_buff *skb, const struct packet *p, struct v
 	struct flow_state *s = inner_lookup(w->table, &w->id);
 	if (s && is_stale(s, w->id.protocol, now))
 		s = 0;
-	/* A SYN against the recorded direction is somebody opening a flow of their own. */
-	if (s && opening && s->initiator != w->direction)
+	/* A SYN or a question against the recorded direction is somebody opening a flow of their own. */
+	if (s && (opening || p->icmp_request) && s->initiator != w->direction)
 		s = 0;
-	if (s) {
+	if (s && p->icmp_reply && s->initiator == w->direction) {
+		v.reason = REASON_ICMP;	/* an answer from who asked */
+	} else if (s) {
 		initiator = s->initiator;
 		v.rule = s->rule;
 		v.audit = s->audit;
@@ -89,6 +82,9 @@ static inline int decide(struct __sk_buff *skb, const struct packet *p, struct v
 		}
 		if (v.reason)
 			inner_delete(w->table, &w->id);
+		/* What was read about both ends is newer now. */
+		if (s->generation != w->generation)
+			keep = 1;
 		opens = opening;
 	} else {
 		if (p->icmp_reply)
@@ -109,9 +105,9 @@ static inline int decide(struct __sk_buff *skb, const struct packet *p, struct v
 		opens = opening || !tcp;
 	}
 	if (!v.reason)
-		v.reason = within_limits(w->local_identity, w->direction, opens, tcp, skb->len, now);
+		v.reason = within_limits(w->local_identity, &w->local, w->direction, opens, tcp, skb->len, now);
 	if (!v.reason && keep)
-		remember(w->table, &w->id, w->local.epoch, w->remote_identity, &v, initiator, now);
+		remember(w, &v, initiator, now);
 	if (v.reason || initiator == w->direction)
 		account(w, initiator, &v, skb->len);
 	if (v.reason)
@@ -128,7 +124,8 @@ static inline int decide_fragment(struct __sk_buff *skb, const struct packet *p,
 	if (!fragment_passes(w->table, p, w->direction))
 		v.reason = REASON_FRAGMENT;
 	else
-		v.reason = within_limits(w->local_identity, w->direction, 0, 0, skb->len, bpf_ktime_get_ns());
+		v.reason = within_limits(w->local_identity, &w->local, w->direction, 0, 0, skb->len,
+					 bpf_ktime_get_ns());
 	if (!v.reason)
 		return TC_ACT_OK;
 	__u32 egress = w->direction == DIRECTION_EGRESS;
@@ -175,11 +172,6 @@ static inline int refuse(struct __sk_buff *skb, const struct packet *p, __u32 so
 	return TC_ACT_SHOT;
 }
 
-static inline int macs_differ(const __u8 *a, const __u8 *b)
-{
-	return a[0] != b[0] || a[1] != b[1] || a[2] != b[2] || a[3] != b[3] || a[4] != b[4] || a[5] != b[5];
-}
-
 int from_workload(struct __sk_buff *skb)
 {
 	struct packet p = {};
@@ -191,6 +183,9 @@ int from_workload(struct __sk_buff *skb)
 	w.table = map_lookup(conntrack, &ifindex);
 	if (!e || !c || !w.table)
 		return refuse(skb, &p, 0, 0, REASON_NOT_READY, DIRECTION_EGRESS);
+	if (known_flow(skb, e, c, w.table, DIRECTION_EGRESS))
+		return TC_ACT_OK;
+	w.generation = c->generation;
 	__u32 reason = read_packet(skb, &p);
 	/* Who sends: the address must be this interface's own. */
 	struct owner *o = map_lookup(ipcache, &p.source);
@@ -252,6 +247,10 @@ int to_workload(struct __sk_buff *skb)
 	w.table = map_lookup(conntrack, &ifindex);
 	if (!e || !c || !w.table)
 		return refuse(skb, &p, 0, 0, REASON_NOT_READY, DIRECTION_INGRESS);
+	if (known_flow(skb, e, c, w.table, DIRECTION_INGRESS))
+		return TC_ACT_OK;
+	w.generation = c->generation;
+	w.ingress = FROM_ANYWHERE;
 	__u32 reason = read_packet(skb, &p);
 	if (reason)
 		return refuse(skb, &p, 0, 0, reason, DIRECTION_INGRESS);
@@ -270,6 +269,7 @@ int to_workload(struct __sk_buff *skb)
 		if (!o || !o->ifindex || o->ifindex != skb->ingress_ifindex)
 			return refuse(skb, &p, 0, w.local_identity, REASON_SPOOFED_SOURCE, DIRECTION_INGRESS);
 		w.remote_identity = o->identity;
+		w.ingress = o->ifindex;
 	} else if (range == RANGE_SERVICES || is_loopback(&p.source) || is_multicast(&p.source)) {
 		return refuse(skb, &p, 0, w.local_identity, REASON_SPOOFED_SOURCE, DIRECTION_INGRESS);
 	} else {
@@ -280,6 +280,7 @@ int to_workload(struct __sk_buff *skb)
 			if (skb->ingress_ifindex)
 				return refuse(skb, &p, 0, w.local_identity, REASON_SPOOFED_SOURCE, DIRECTION_INGRESS);
 			w.remote_identity = IDENTITY_NODE;
+			w.ingress = 0;
 		}
 	}
 	w.direction = DIRECTION_INGRESS;

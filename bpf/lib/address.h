@@ -58,3 +58,8 @@ static inline int is_multicast(const struct address *a)
 	}
 	return (bpf_ntohl(a->w[0]) >> 24) == 0xff;
 }
+
+static inline int macs_differ(const __u8 *a, const __u8 *b)
+{
+	return a[0] != b[0] || a[1] != b[1] || a[2] != b[2] || a[3] != b[3] || a[4] != b[4] || a[5] != b[5];
+}

@@ -2,6 +2,17 @@
  * `table` is the endpoint's own map. */
 #pragma once
 
+/* One packet as one side of a veth sees it. */
+struct view {
+	struct flow_id id;
+	struct identity local;
+	void *table;			/* the endpoint's flows */
+	__u32 local_identity, remote_identity;
+	__u32 outside;			/* the remote address isn't the platform's */
+	__u32 direction;
+	__u32 generation, ingress;	/* as in flow_state */
+};
+
 #define UDP_IDLE (60 * SECOND)
 #define FRAGMENT_IDLE (30 * SECOND)
 
@@ -10,18 +21,20 @@ static inline int is_stale(const struct flow_state *s, __u32 protocol, __u64 now
 	return protocol != IPPROTO_TCP && now - s->last > UDP_IDLE;
 }
 
-static inline void remember(void *table, struct flow_id *id, __u32 epoch, __u32 remote, const struct verdict *v,
-			    __u8 initiator, __u64 now)
+static inline void remember(struct view *w, const struct verdict *v, __u8 initiator, __u64 now)
 {
 	struct flow_state s = {};
 	s.last = now;
-	s.epoch = epoch;
-	s.remote = remote;
+	s.epoch = w->local.epoch;
+	s.remote = w->remote_identity;
+	s.local = w->local_identity;
+	s.generation = w->generation;
+	s.ingress = w->ingress;
 	s.rule = v->rule;
 	s.initiator = initiator;
 	s.audit = v->audit;
 	s.flags = v->learned ? FLOW_LEARNED : 0;
-	if (inner_update(table, id, &s) < 0)
+	if (inner_update(w->table, &w->id, &s) < 0)
 		count(COUNT_CONNTRACK_FULL);
 }
 

@@ -5,8 +5,8 @@
 #define MOST_ROWS 1024
 #define ROWS_WINDOW (2 * SECOND)
 
-static inline void record(__u32 source, __u32 destination, const struct address *remote, __u16 port,
-			  __u8 protocol, __u8 direction, const struct verdict *v, __u32 bytes)
+static inline void record_at(__u32 source, __u32 destination, const struct address *remote, __u16 port,
+			     __u8 protocol, __u8 direction, const struct verdict *v, __u32 bytes, __u64 now)
 {
 	struct edge k = {};
 	k.source = source;
@@ -18,7 +18,6 @@ static inline void record(__u32 source, __u32 destination, const struct address 
 	k.reason = v->reason ? v->reason : v->audit;
 	if (k.reason && remote)
 		k.remote = *remote;
-	__u64 now = bpf_ktime_get_ns();
 	struct edge_count *c = map_lookup(edges, &k);
 	if (!c) {
 		__u32 local = direction == DIRECTION_EGRESS ? source : destination;
@@ -49,4 +48,10 @@ static inline void record(__u32 source, __u32 destination, const struct address 
 	fresh.rule = v->rule;
 	if (map_update(edges, &k, &fresh) < 0)
 		count(COUNT_EDGES_FULL);
+}
+
+static inline void record(__u32 source, __u32 destination, const struct address *remote, __u16 port,
+			  __u8 protocol, __u8 direction, const struct verdict *v, __u32 bytes)
+{
+	record_at(source, destination, remote, port, protocol, direction, v, bytes, bpf_ktime_get_ns());
 }

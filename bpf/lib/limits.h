@@ -14,8 +14,11 @@ static inline int take(__u64 *until, __u64 cost, __u64 burst, __u64 now)
 }
 
 /* A packet that policy lets pass. REASON_OK or the limit that it is above. */
-static inline __u32 within_limits(__u32 identity, __u32 direction, __u32 opens, __u32 tcp, __u32 bytes, __u64 now)
+static inline __u32 within_limits(__u32 identity, const struct identity *i, __u32 direction, __u32 opens, __u32 tcp,
+				  __u32 bytes, __u64 now)
 {
+	if (!(i->flags & IDENTITY_LIMITED))
+		return REASON_OK;
 	struct limit *l = map_lookup(limits, &identity);
 	if (!l)
 		return REASON_OK;

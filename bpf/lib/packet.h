@@ -15,18 +15,22 @@ struct packet {
 	__u32 fragment_id;
 	__u16 source_port, destination_port;
 	__u16 l4;			/* offset of the transport header */
+	__u16 fragment_offset;		/* in bytes */
 	__u8 protocol;
 	__u8 tcp_flags;
 	__u8 fragment;
 	__u8 icmp_type;
 	__u8 icmp_error;
 	__u8 icmp_reply;
+	__u8 icmp_request;
 };
 
 static inline int read_transport(struct __sk_buff *skb, struct packet *p)
 {
-	if (p->fragment == FRAGMENT_LATER)
-		return REASON_OK;
+	if (p->fragment == FRAGMENT_LATER) {
+		/* RFC 3128: what would write over the header that the first fragment was judged by. */
+		return p->protocol == IPPROTO_TCP && p->fragment_offset < 24 ? REASON_FRAGMENT : REASON_OK;
+	}
 	if (p->protocol == IPPROTO_TCP) {
 		struct tcp_start { __be16 source, destination; __be32 seq, ack; __u8 offset, flags; } t = {};
 		if (bpf_skb_load_bytes(skb, p->l4, &t, 14) < 0)
@@ -55,8 +59,9 @@ static inline int read_transport(struct __sk_buff *skb, struct packet *p)
 			if (!is_v4(&p->source))
 				return REASON_PROTOCOL;
 			p->icmp_reply = i[0] == 0;
+			p->icmp_request = i[0] == 8;
 			p->icmp_error = i[0] == 3 || i[0] == 11 || i[0] == 12;
-			return i[0] == 8 || p->icmp_reply || p->icmp_error ? REASON_OK : REASON_ICMP;
+			return p->icmp_request || p->icmp_reply || p->icmp_error ? REASON_OK : REASON_ICMP;
 		}
 		if (is_v4(&p->source))
 			return REASON_PROTOCOL;
@@ -64,8 +69,9 @@ static inline int read_transport(struct __sk_buff *skb, struct packet *p)
 		if ((i[0] >= 130 && i[0] <= 137) || i[0] == 143)
 			return REASON_NEIGHBOUR;
 		p->icmp_reply = i[0] == 129;
+		p->icmp_request = i[0] == 128;
 		p->icmp_error = i[0] >= 1 && i[0] <= 4;
-		return i[0] == 128 || p->icmp_reply || p->icmp_error ? REASON_OK : REASON_ICMP;
+		return p->icmp_request || p->icmp_reply || p->icmp_error ? REASON_OK : REASON_ICMP;
 	}
 	return REASON_PROTOCOL;
 }
@@ -85,6 +91,7 @@ static inline int read_v4(struct __sk_buff *skb, struct packet *p)
 	p->l4 = ETH_HLEN + sizeof(ip);
 	__u16 fragment = bpf_ntohs(ip.frag_off);
 	p->fragment_id = ip.id;
+	p->fragment_offset = (fragment & 0x1fff) << 3;
 	if (fragment & 0x1fff)
 		p->fragment = FRAGMENT_LATER;
 	else if (fragment & 0x2000)
@@ -121,6 +128,7 @@ static inline int read_v6(struct __sk_buff *skb, struct packet *p)
 			__u16 fragment = ((__u16)h[2] << 8) | h[3];
 			__builtin_memcpy(&p->fragment_id, &h[4], 4);
 			p->fragment = fragment & 0xfff8 ? FRAGMENT_LATER : FRAGMENT_FIRST;
+			p->fragment_offset = fragment & 0xfff8;
 			offset += 8;
 		} else {
 			if (h[1] > 16)

@@ -105,7 +105,7 @@ static inline void judge_external(__u32 local, const struct identity *i, const s
 	k.identity = local;
 	k.epoch = i->epoch;
 	k.port = port;
-	k.protocol = protocol;
+	k.protocol = protocol | (is_v4(to) ? EXTERNAL_V4 : 0);
 	k.address = *to;
 	consider(map_lookup(external, &k), &found);
 	k.port = 0;

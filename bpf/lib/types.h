@@ -12,6 +12,7 @@ struct config {
 	__u32 services4, services4_mask;
 	__u32 workloads6[2];		/* a /64 */
 	__u32 services6[2];		/* a /64 */
+	__u32 generation;		/* of owners and floor together; the agent raises it after each change */
 };
 
 /* What is behind a host-side interface. */
@@ -40,6 +41,7 @@ struct identity {
 	__u32 cell;
 	__u32 flags;
 };
+#define IDENTITY_LIMITED 2		/* it has an entry in limits */
 #define IDENTITY_ABOVE_FLOOR 1		/* its networks are judged before the floor: the resolver's servers */
 
 /* What a component may use, per second where that applies; 0: no limit. */
@@ -72,7 +74,9 @@ struct rule {
 	__u32 verdict;
 };
 
-/* Longest prefix match; prefixlen counts identity, epoch, protocol and port too (96 bits). */
+/* A network of IPv6 that holds the mapped addresses means none of IPv4: `protocol` has EXTERNAL_V4 there.
+ * Longest prefix match; prefixlen counts identity, epoch, protocol and port too (96 bits). */
+#define EXTERNAL_V4 0x100
 struct external_key {
 	__u32 prefixlen;
 	__u32 identity;
@@ -151,13 +155,18 @@ struct flow_state {
 	__u32 epoch;			/* of the local identity when it was judged */
 	__u32 remote;			/* identity */
 	__u32 rule;
+	__u32 local;			/* identity */
+	__u32 generation;		/* of what both ends' identities were read from */
+	__u32 ingress;			/* interface that packets of the remote end come in by; FROM_ANYWHERE */
 	__u8 initiator;			/* direction in which it was opened */
 	__u8 flags;
 	__u8 audit;			/* the reason why it would have been refused; 0: it is declared */
 	__u8 pad;
+	__u32 rest;
 };
 #define FLOW_FRAGMENT 0x100
 #define FLOW_FRAGMENT_INGRESS 0x200
+#define FROM_ANYWHERE 0xffffffff
 #define FLOW_LEARNED 1			/* allowed by a learned address: judged at each packet */
 
 /* A connection that counts, kept at its socket. */
