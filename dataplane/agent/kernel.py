@@ -106,6 +106,8 @@ class Kernel:
         #: Services in force; None: to be looked at one by one.
         self._served: dict[bytes, Service] | None = None
         self._identities: dict[str, Any] = {}
+        #: Limits in force; None: to be looked at one by one.
+        self._limits: dict[str, Any] | None = None
         #: Everything of the last boundary is in force.
         self._followed = False
         #: Identities whose rules are those of a later generation, and of which.
@@ -288,10 +290,12 @@ class Kernel:
                     self._tables.remove_identity(identity)
                     changed.add(identity)
             self._identities = boundary["identities"]
-            try:
-                apply_limits(self._tables, boundary)
-            except OSError as error:
-                failures.append(refusal("the limits of components", error))
+            if self._limits != boundary.get("limits", {}):
+                try:
+                    apply_limits(self._tables, boundary)
+                    self._limits = boundary.get("limits", {})
+                except OSError as error:
+                    failures.append(refusal("the limits of components", error))
             self._followed = not failures
         self._changed(changed)
         if failures:
