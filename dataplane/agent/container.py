@@ -17,6 +17,10 @@ _FIRST_UID, _UIDS = 1 << 20, 1 << 16
 #: CPU time is given in slices of this many microseconds.
 _PERIOD = 100_000
 _SCRATCH_MIB = 64
+#: What the kernel shows of the node and of everybody on it: names and traffic of others' interfaces, memory
+#: and processor time of others' containers, names of the kernel side's tables. /sys is the node's, since
+#: only who owns a network namespace may mount one of its own.
+MASKED = ("/sys/class/net", "/sys/devices/virtual/net", "/sys/fs/bpf", "/sys/fs/cgroup")
 
 
 def name_of(config: Config, endpoint: str) -> str:
@@ -94,6 +98,7 @@ def specification(config: Config, endpoint: dict[str, Any], image: str) -> dict[
         "no_new_privileges": True,
         "read_only_filesystem": True,
         "seccomp_profile_path": str(shared / "seccomp.json"),
+        "mask": list(MASKED),
         "mounts": [
             {"type": "tmpfs", "destination": place, "options": scratch}
             for place in ("/tmp", "/run", "/var/tmp")  # noqa: S108

@@ -32,7 +32,10 @@ FLOOR: tuple[tuple[str, str], ...] = tuple(
         "::/127",
         "fe80::/10",
         "ff00::/8",
+        # Ways to write an IPv4 address in an IPv6 one, which something on the way may translate back.
         "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "2002::/16",
     )
 )
 
