@@ -137,14 +137,14 @@ def test_what_passes_with_a_reason_is_audited_and_told_as_what_would_be_denied(
 def test_an_allowed_call_outside_is_called_by_what_was_declared(world: World, cell: Cell) -> None:
     text = (
         "components: {web: {command: serve, connections: ["
-        "{external: {host: '*.example.com', port: 443}, as: X}, {external: {cidr: 203.0.113.0/24}, as: Y}]}}"
+        "{external: {host: '*.example.com', port: 8443}, as: X}, {external: {cidr: 203.0.113.0/24}, as: Y}]}}"
     )
     world.deploy(cell, text)
     rules = dict(Connection.objects.filter(workload__cell=cell).values_list("key", "rule"))
-    named, network = rules["external:*.example.com:443/tcp"], rules["external:203.0.113.0/24:443/tcp"]
-    for rule in (named, network):
+    named, network = rules["external:*.example.com:8443/tcp"], rules["external:203.0.113.0/24:443/tcp"]
+    for rule, port in ((named, 8443), (network, 443)):
         # What is allowed is counted by rule, whatever the address.
-        seen = flow(identity(cell, "web"), 2, "", allowed=True, rule=rule, port=443)
+        seen = flow(identity(cell, "web"), 2, "", allowed=True, rule=rule, port=port)
         record_flows(world.plane, [seen])
     stripped = flow(identity(cell, "web"), 2, "NAME_FLOOR", remote="a.example.com", port=443)
     record_flows(world.plane, [stripped])
