@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cells.boundary.model import Limits, Workload
@@ -112,9 +114,8 @@ def test_open_connections_are_the_nodes_word_and_only_numbers_count(world: World
         "connections_per_second": 5000, "connections": 40, "connections_open": None,
     }  # fmt: skip
     identity = workload(world).identity
-    for number, said in enumerate(
-        ({str(identity): 7, "x": 1}, {str(identity): 5}, {str(identity): "9"}, [], None)
-    ):
+    words: list[Any] = [{str(identity): 7, "x": 1}, {str(identity): 5}, {str(identity): "9"}, [], None]
+    for number, said in enumerate(words):
         Node.objects.create(
             plane=world.plane, kind=Node.Kind.AGENT, name=f"n{number}", health={"connections": said}
         )
