@@ -20,7 +20,7 @@ from infra.config import Config
 
 _MAPS = ("ipcache", "identities", "policy", "external", "learned", "floor_prefixes")
 _ANY = 0
-_ABOVE_FLOOR = 1
+_MAPPED = b"\0" * 10 + b"\xff\xff"
 _LOOPBACK4, _LOOPBACK6 = ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_address("::1")
 
 
@@ -80,8 +80,8 @@ class Verdicts:
         raw = self._maps["identities"].get(layout.U32.pack(identity))
         if raw is None:
             return None
-        epoch, _, *flags = layout.IDENTITY.unpack(raw)
-        return epoch, flags[0] if flags else 0
+        epoch, _, flags = layout.IDENTITY.unpack(raw)
+        return epoch, flags
 
     def _identity(self, local: int, remote: int, port: int, protocol: int, direction: int) -> bool:
         in_force = self._epoch(local)
@@ -101,16 +101,17 @@ class Verdicts:
         if in_force is None:
             return False
         epoch, flags = in_force
-        if not flags & _ABOVE_FLOOR and self._floor(address):
+        if not flags & layout.IDENTITY_ABOVE_FLOOR and self._floor(address):
             return False
         bits = layout.EXTERNAL_FIXED_BITS + 128
+        family = layout.EXTERNAL_V4 if address.startswith(_MAPPED) else 0
         found = [
             self._maps["external"].get(
-                layout.EXTERNAL_KEY.pack(bits, local, epoch, number, protocol, address)
+                layout.EXTERNAL_KEY.pack(bits, local, epoch, number, protocol | family, address)
             )
             for number in (port, 0)
         ]
-        if "learned" in self._maps and not any(found):
+        if not flags & layout.IDENTITY_ABOVE_FLOOR and not any(found):
             key = layout.LEARNED_KEY.pack(local, port, protocol, address)
             found.append(self._maps["learned"].get(key))
         return _settled(found)

@@ -24,7 +24,7 @@ def test_a_workload_reaches_itself_through_its_own_service(
     own.listen(protocol, PORT)
     laboratory.serve(("own", PORT, protocol))
     # No entry at all: it is its own business. The answer must come from the address that was asked.
-    assert own.call(own.address(family, by_service=True), PORT, protocol) == "own"
+    assert own.call(own.address(family, by_service=True), PORT, protocol, patience=3) == "own"
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -56,7 +56,7 @@ def test_a_backend_that_drains_keeps_its_connections_and_gets_no_new_ones(
     kept = run_in(caller.namespace.path, connect)
     assert kept.recv(3) == b"old"
     serve(new)
-    assert {caller.call(address, PORT, protocol) for _ in range(8)} == {"new"}
+    assert {caller.call(address, PORT, protocol, patience=3) for _ in range(8)} == {"new"}
     kept.send(b"who")
     assert kept.recv(64), "the connection that it has goes on"
     to_old = [s for s in sockets.listing(caller.namespace.path) if s.remote_port == PORT]

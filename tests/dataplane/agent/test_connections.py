@@ -6,12 +6,13 @@ import errno
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bpf import layout
-from bpf.tables import ALLOW, DENY, EGRESS, INGRESS, External, Policy
+from bpf.tables import ALLOW, AUDIT, DENY, EGRESS, INGRESS, External, Policy
 from dataplane.agent import network, sockets
 from dataplane.agent.connections import Backend, Connections
 from dataplane.agent.namespaces import run_in
@@ -84,6 +85,10 @@ def eventually(true: Callable[[], bool], seconds: float = 1.0) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+def _aborted(client: socket.socket) -> bool:
+    return error_of(client) == errno.ECONNABORTED
 
 
 def ends(member: Member, port: int) -> list[sockets.Socket]:
@@ -197,8 +202,8 @@ def test_a_backend_that_is_gone_leaves_nobody_waiting(
     network.destroy(laboratory.config, "bob", 9101)
     assert [error_of(each) for each in clients] == [None, None]
     connections.left(Backend("bob", (bob.v4, bob.v6), frozenset({ALICE})))
-    for client in clients:
-        assert eventually(lambda client=client: error_of(client) == errno.ECONNABORTED)
+    found = [eventually(partial(_aborted, client)) for client in clients]
+    assert found == [True, True]
 
 
 def test_only_who_may_have_called_is_looked_at_and_only_that_backends_clients_are_ended(
@@ -255,6 +260,60 @@ def test_a_process_that_is_stuck_loses_its_ends_too(laboratory: Laboratory, conn
     assert not ends(bob, PORT)
 
 
+def test_of_a_gateways_many_identities_only_the_one_that_changed_loses_connections(
+    laboratory: Laboratory, connections: Connections
+) -> None:
+    """A gateway has an address for each cell in one namespace: consumer → gateway → provider."""
+    alice, bob, carol = (laboratory.members[name] for name in ("alice", "bob", "carol"))
+    config, tables = laboratory.config, laboratory.tables
+    first, second = 403, 404
+    doors = [
+        network.Address(str(config.workloads4[9120 + n]), str(config.workloads6[9120 + n]), identity)
+        for n, identity in enumerate((first, second))
+    ]
+    network.set_addresses(tables, bob.namespace, doors)
+    connections.placed("bob", bob.namespace.path, bob.namespace.ifindex, {BOB, first, second})
+    tables.forget_caller(bob.namespace.cookie)  # as a gateway's: it calls as many
+    carol.listen(TCP, PORT)
+
+    def put(*open_to_alice: int) -> None:
+        out = [Policy(identity, PORT, TCP, EGRESS, ALLOW, 1) for identity in open_to_alice]
+        tables.apply_identity(ALICE, 1, out)
+        for identity in (first, second):
+            entries = [Policy(CAROL, PORT, TCP, EGRESS, ALLOW, 1)]
+            if identity in open_to_alice:
+                entries.append(Policy(ALICE, PORT, TCP, INGRESS, ALLOW, 1))
+            tables.apply_identity(identity, 1, entries)
+        tables.apply_identity(CAROL, 1, [Policy(n, PORT, TCP, INGRESS, ALLOW, 1) for n in (first, second)])
+
+    def upstream(address: str) -> socket.socket:
+        return run_in(
+            bob.namespace.path,
+            lambda: socket.create_connection((carol.v4, PORT), timeout=2, source_address=(address, 0)),
+        )
+
+    put(first, second)
+    down = [opened(alice, door.v6, PORT) for door in doors]
+    up = [upstream(door.v4) for door in doors]
+    put(second)
+    connections.changed({ALICE, first, CAROL})
+    assert eventually(lambda: error_of(down[0]) == errno.ECONNABORTED)
+    assert eventually(lambda: len([s for s in ends(bob, PORT) if s.remote_port != PORT]) == 1)
+    # What the gateway has to providers serves other consumers too.
+    assert goes_on(down[1]) and all(goes_on(each) for each in up)
+    # An address that is taken away takes its connections with it.
+    network.set_addresses(tables, bob.namespace, [], [(doors[1].v4, doors[1].v6)])
+    connections.end_forbidden({second})
+    with pytest.raises(OSError):
+        while up[1].recv(64):
+            pass
+    assert goes_on(up[0])
+    for identity in (first, second):
+        tables.remove_identity(identity)
+    for made in (*down, *up):
+        made.close()
+
+
 def test_a_namespace_that_is_gone_is_no_error(laboratory: Laboratory, connections: Connections) -> None:
     connections.placed("nobody", Path("/run/netns/cy-no-such"), 999999, {ALICE})
     alice, bob = laboratory.members["alice"], laboratory.members["bob"]
@@ -292,6 +351,11 @@ def test_the_judgement_is_the_kernels(laboratory: Laboratory, verdicts: Verdicts
         "another port": [Policy(BOB, OTHER, TCP, EGRESS, ALLOW, 1)],
         "another direction": [Policy(BOB, PORT, TCP, INGRESS, ALLOW, 1)],
         "refused": [Policy(BOB, 0, TCP, EGRESS, ALLOW, 1), Policy(BOB, PORT, TCP, EGRESS, DENY, 2)],
+        "audited": [Policy(BOB, PORT, TCP, EGRESS, AUDIT, 1)],
+        "audited and refused": [
+            Policy(BOB, PORT, TCP, EGRESS, AUDIT, 1),
+            Policy(0, PORT, TCP, EGRESS, DENY, 2),
+        ],
         "nothing": [],
     }
     tables.apply_identity(BOB, 1, [Policy(0, 0, TCP, INGRESS, ALLOW, 1)])
@@ -307,6 +371,7 @@ def test_the_judgement_is_the_kernels(laboratory: Laboratory, verdicts: Verdicts
                 found[name, peer.name] = reached
     assert {key for key, reached in found.items() if reached} == {
         ("a port", "bob"), ("any port", "bob"), ("anybody", "bob"), ("anybody", "carol"),
+        ("audited", "bob"),
     }  # fmt: skip
 
 
@@ -325,6 +390,12 @@ def test_outside_networks_and_the_floor(laboratory: Laboratory, verdicts: Verdic
     assert not verdicts.allowed(seen(alice, "198.51.100.7", 80))
     assert not verdicts.allowed(seen(alice, "198.51.101.7", 443))
     assert verdicts.allowed(seen(alice, "2001:db8::1", 53, UDP))
+    tables.learn(ALICE, "192.0.2.9", 443, TCP, 3)
+    assert verdicts.allowed(seen(alice, "192.0.2.9", 443))
+    assert not verdicts.allowed(seen(alice, "192.0.2.9", 80))
+    assert not verdicts.allowed(seen(laboratory.members["bob"], "192.0.2.9", 443))
+    tables.forget_learned(ALICE, "192.0.2.9", 443, TCP)
+    assert not verdicts.allowed(seen(alice, "192.0.2.9", 443))
     tables.set_floor([("198.51.100.7/32", "FLOOR")])
     assert not verdicts.allowed(seen(alice, "198.51.100.7", 443))
     assert verdicts.allowed(seen(alice, "198.51.100.8", 443))
