@@ -139,7 +139,9 @@ class Learning:
             if not granted:  # in audit: it passes without being opened
                 return Lesson(tuple(good), ttl)
             try:
-                return self._open_all(identity, name, good, ttl, granted)
+                lesson = self._open_all(identity, name, good, ttl, granted)
+                self.problem = ""
+                return lesson
             except OSError as error:
                 self.problem = f"the kernel's table of addresses behind names can't take more: {error}"
                 return Lesson((), 0, "the node's table of addresses behind names is full")

@@ -34,7 +34,9 @@ class Internet:
         self.name, self._link = f"internet-{net}", f"inet{net}"
         self.path = Path("/run/netns") / self.name
         self._sockets: list[socket.socket] = []
-        self.servers = [*servers4(net), *servers6(net)]
+        #: A neighbour of the node in a network that is floor, as an operator's own name server is.
+        self.private = f"10.200.{net}.53"
+        self.servers = [*servers4(net), *servers6(net), self.private]
         self.near4, self.near6 = f"203.0.113.{2 * net + 1}", f"2001:db8:113::{net:x}"
 
     def open(self) -> None:

@@ -192,6 +192,7 @@ def node() -> Iterator[Node]:
                 finally:
                     made.close()
                     kernel._tables.remove_identity(_IDENTITY)
+                    kernel.connections.close()
                     kernel._tables.close()
         finally:
             os.environ.clear()

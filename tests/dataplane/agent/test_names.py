@@ -20,6 +20,7 @@ from tests.bpf.conftest import NET
 from tests.dataplane import processes
 from tests.dataplane.agent.outside import WORKLOADS, Outside, outside
 from tests.dataplane.internet import servers4, servers6
+from tests.dataplane.resolver.nameserver import NameServer
 
 pytestmark = pytest.mark.root
 API = External(443, "tcp", host="api.example.test")
@@ -310,6 +311,26 @@ def test_the_resolver_itself_reaches_its_servers_only_while_somebody_declares_na
     assert policy is world.kernel._tables
     world.declare({})
     assert not _upstream_entries(world)
+
+
+def test_a_private_server_is_the_resolvers_alone(world: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    private = world.internet.private
+    server = NameServer({"api.example.test": (60, [SECOND])}).open(private, 53, world.internet.path)
+    try:
+        monkeypatch.setattr(upstreams, "servers", lambda config: [private])
+        assert world.names.refresh()
+        world.declare({"web": declared(API)})
+        assert world.resolve("web", "api.example.test") == [SECOND]
+        assert world.reaches("web", SECOND, 443)
+        world.refused()
+        with pytest.raises(OSError):  # noqa: PT011  refused at once, or silence
+            world.datagram("web", private, 53, b"\0" * 12, 0.3)
+        assert ("FLOOR", private, 53) in world.refused()
+        assert server.names() == ["api.example.test"]
+    finally:
+        server.close()
+        monkeypatch.undo()
+        assert world.names.refresh()
 
 
 def _upstream_entries(world: Outside) -> dict:

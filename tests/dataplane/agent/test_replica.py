@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dataplane.agent import container, network, replica
+from dataplane.agent.podman import PodmanError
 from tests.dataplane.agent.stage import Node, node, until
 
 pytestmark = pytest.mark.root
@@ -254,6 +255,57 @@ def _check_inside(found: dict[str, Any], first: int) -> None:
     assert not {"mem", "kmsg", "sda", "vda", "kvm", "net", "fuse"} & set(found["devices"])
     assert found["environment"] == {"PORT": "8080", "TOKEN": "secret"}
     assert found["addresses"] == ["eth0", "lo"]
+
+
+def test_a_container_started_by_hand_while_the_agent_is_away_gets_no_network(machine: Node) -> None:
+    wanted = machine.endpoint(SERVE, probe=HTTP)
+    worker = machine.worker(wanted)
+    until(lambda: worker.status.phase == "healthy", f"{worker.status}")
+    worker._step = lambda: worker._stopping.wait(0.05)  # type: ignore[method-assign,assignment]
+    name = container.name_of(machine.config, wanted["id"])
+    machine.podman.stop(name, 0)
+    until(lambda: (machine.state(wanted) or {}).get("Status") == "exited")
+    network.destroy(machine.config, wanted["id"], wanted["number"])
+    with pytest.raises(PodmanError):
+        machine.podman.start(name)
+    assert not (machine.state(wanted) or {}).get("Running")
+    worker.stop()
+
+
+def test_nothing_starts_on_a_node_that_cant_be_trusted(machine: Node) -> None:
+    machine.kernel.distrust = "the self-test failed"
+    try:
+        wanted = machine.endpoint(SERVE, probe=HTTP)
+        worker = machine.worker(wanted)
+        until(lambda: "the self-test failed" in worker.status.reason)
+        assert not (machine.state(wanted) or {}).get("Running")
+    finally:
+        machine.kernel.distrust = ""
+    until(lambda: worker.status.phase == "healthy", f"{worker.status}")
+    worker.stop()
+
+
+def test_clients_of_a_replica_that_dies_are_told_and_those_of_one_that_is_deaf_in_the_end(
+    machine: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker says it; what becomes of the sockets is tried in test_connections.py."""
+    told: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        machine.kernel, "backend_left", lambda name, identity, pair, stuck=False: told.append((name, stuck))
+    )
+    monkeypatch.setattr(replica, "GIVEN_UP_AFTER", 0.3)
+    wanted = machine.endpoint(SERVE, probe=HTTP)
+    worker = machine.worker(wanted)
+    until(lambda: worker.status.phase == "healthy", f"{worker.status}")
+    signal_to(machine, wanted, 10)
+    until(lambda: told == [(wanted["id"], True)])
+    signal_to(machine, wanted, 12)
+    until(lambda: worker.status.phase == "healthy")
+    signal_to(machine, wanted, 9)
+    until(lambda: told[1:] == [(wanted["id"], False)])
+    worker.stop()
+    worker.thread.join(30)
+    assert told[2:] == [(wanted["id"], False)]
 
 
 def test_nothing_is_left_of_what_has_ended(machine: Node) -> None:
