@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from cells.boundary import Explanation, explain
-from cells.boundary.ends import BY_ADDRESS, End, of_identity
+from cells.boundary.ends import BY_ADDRESS, STRANGER, End, of_identity
 from cells.boundary.model import ALLOW, DENY, RULE_FLOOR, Topology
 from dataplane import addresses
 from dataplane.planes import snapshots
@@ -61,9 +61,8 @@ class Known:
 
     def __init__(self, plane: Plane, cell: Cell) -> None:
         self.topology = _topology(plane.pk, plane.generation)
-        tenant = cell.project.tenant_id
-        self._all = self.topology.by_identity()
-        self._own = {identity for identity, (c, _) in self._all.items() if c.tenant == tenant}
+        self._tenant = cell.project.tenant_id
+        self._own = {w.identity for c in self.topology.cells if c.tenant == self._tenant for w in c.workloads}
 
     def explain(self, row: dict[str, Any]) -> Explanation | None:
         """The declarations' answer to a call that was seen; None where nothing can be said of it."""
@@ -75,11 +74,14 @@ class Known:
         target: str | End
         if destination == addresses.IDENTITY_WORLD or (destination == 0 and row["reason"] == "EGRESS"):
             target = row["remote"]
-        elif destination in self._all:
-            # What is seen is on the wire, where a component is an address of one of its replicas.
-            target = replace(of_identity(self.topology, destination), way=BY_ADDRESS)
         else:
-            return None
+            try:
+                # What is seen is on the wire, where a component is an address of one of its replicas.
+                target = replace(of_identity(self.topology, destination), way=BY_ADDRESS)
+            except KeyError:
+                return None
+            if target.cell is not None and target.cell.tenant != self._tenant:
+                target = End(STRANGER, STRANGER)
         if not target or not (row["port"] or protocol == "icmp"):  # others, together in one row
             return None
         try:

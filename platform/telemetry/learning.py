@@ -18,8 +18,9 @@ from django.utils import timezone
 from cells.boundary import Explanation, ends
 from cells.boundary.explain import explanations
 from cells.boundary.model import ALLOW, AUDIT, EGRESS, Missing
-from cells.specification import Specification, additions
+from cells.specification import Specification, SpecificationError, additions
 from cells.specification.additions import Item
+from cells.specification.external import external
 from projects.models import Cell, Workload
 from telemetry import queries
 from telemetry.denials import Known
@@ -40,7 +41,7 @@ class Lesson:
     item: Item
     packets: int
     last_at: datetime
-    #: Some of the calls passed, since the project is in audit.
+    #: The newest of the calls passed, since the project was in audit.
     audited: bool = False
     note: str = ""
 
@@ -58,10 +59,10 @@ class Lesson:
         """Where it leads, for people."""
         if "to" in self.item:
             return str(self.item["to"])
-        external = self.item["external"]
-        where = str(external.get("host") or external["cidr"])
-        port = f" port {external['port']}" if "port" in external else ""
-        return f"{where}{port}/{external['protocol']}"
+        outside = self.item["external"]
+        where = str(outside.get("host") or outside["cidr"])
+        port = f" port {outside['port']}" if "port" in outside else ""
+        return f"{where}{port}/{outside['protocol']}"
 
     @property
     def declaration(self) -> str:
@@ -144,15 +145,18 @@ def lessons(cell: Cell, hours: int = 24) -> Lessons:
         answer = _answer(known, cell, component, row)
         if answer is not None and answer.allowed:
             continue  # declared meanwhile
+        wrong = ""
         if answer is not None and answer.missing is not None and answer.missing.component == component:
-            _add(opened, answer.missing, row)
-            continue
+            wrong = _wrong(answer.missing)
+            if not wrong:
+                _add(opened, answer.missing, row)
+                continue
         target = _target(row, called)
         reason = answer.reason if answer else row["reason"]
         last = closed.get((component, target, reason))
         if last is None:
             sentence = answer.sentence if answer and answer.sentence else queries.sentence(row)
-            fix = answer.fix if answer else ""
+            sentence, fix = (wrong, "") if wrong else (sentence, answer.fix if answer else "")
             closed[component, target, reason] = Excluded(
                 component, target, reason, sentence, row["packets"], row["last_at"], fix
             )
@@ -186,9 +190,20 @@ def _add(opened: dict[tuple[str, str], Lesson], missing: Missing, row: dict[str,
     lesson = Lesson(missing.component, item, 0, row["last_at"])
     lesson = opened.setdefault((missing.component, lesson.id), lesson)
     lesson.packets += row["packets"]
-    lesson.last_at = max(lesson.last_at, row["last_at"])
-    lesson.audited = lesson.audited or row["verdict"] == AUDIT
+    if row["last_at"] >= lesson.last_at:
+        lesson.last_at, lesson.audited = row["last_at"], row["verdict"] == AUDIT
     lesson.note = _ASSUMED if guess and "external" in item else lesson.note
+
+
+def _wrong(missing: Missing) -> str:
+    """Why cytoplane.yaml couldn't say it: programs ask for names that nobody could declare."""
+    if missing.external is None:
+        return ""
+    try:
+        external(_item(missing)["external"], "", settings.CONFIG.apps_domain)
+    except SpecificationError as error:
+        return f"It can't be declared: {error.message}"
+    return ""
 
 
 def _has_host_or_component(opened: dict[tuple[str, str], Lesson], missing: Missing) -> bool:
@@ -203,13 +218,13 @@ def _has_host_or_component(opened: dict[tuple[str, str], Lesson], missing: Missi
 
 
 def _item(missing: Missing) -> Item:
-    external = missing.external
-    if external is None:
+    outside = missing.external
+    if outside is None:
         return {"to": missing.to}
-    found: dict[str, Any] = {"cidr": external.cidr} if external.cidr else {"host": external.host}
-    if external.protocol != "icmp":
-        found["port"] = external.port
-    return {"external": found | {"protocol": external.protocol}}
+    found: dict[str, Any] = {"cidr": outside.cidr} if outside.cidr else {"host": outside.host}
+    if outside.protocol != "icmp":
+        found["port"] = outside.port
+    return {"external": found | {"protocol": outside.protocol}}
 
 
 def _target(row: dict[str, Any], called: dict[int, str]) -> str:

@@ -39,7 +39,11 @@ def test_refused_calls_become_the_connections_that_they_lack(world: World, cell:
         ],
     )
     found = lessons(cell)
-    assert [(row.component, row.target, row.packets) for row in found.connections][0] == ("web", "api.http", 5)
+    assert [(row.component, row.target, row.packets) for row in found.connections][0] == (
+        "web",
+        "api.http",
+        5,
+    )
     assert found.connections[0].audited
     assert {row.target for row in found.connections[1:]} == {
         "198.51.100.7/32 port 443/tcp", "198.51.100.8/32 port 53/udp", "2001:db8::7/128 port 443/tcp"
@@ -64,6 +68,8 @@ def test_what_cant_be_opened_is_said_with_the_reason(world: World, cell: Cell) -
             flow(web, identity(foreign, "api"), "NO_RULE", remote="10.64.32.9"),
             flow(web, 2, "FLOOR", remote="169.254.169.254", port=80),
             flow(web, 0, "NAME", remote="api.vault", port=53, protocol=17),
+            flow(web, 0, "NAME", remote="_ldap._tcp.example.com", port=53, protocol=17),
+            flow(web, 4, "NO_RULE", remote="10.64.0.3", port=80),
             flow(web, 1, "NODE", remote="192.0.2.1", port=22),
         ],
     )
@@ -71,7 +77,8 @@ def test_what_cant_be_opened_is_said_with_the_reason(world: World, cell: Cell) -
     assert [(row.component, row.target) for row in found.connections] == [("web", "api.vault port 443/tcp")]
     assert "guess" in found.connections[0].note
     assert {row.target for row in found.excluded} == {
-        "another tenant port 9000/tcp", "169.254.169.254 port 80/tcp", "192.0.2.1 port 22/tcp"
+        "another tenant port 9000/tcp", "169.254.169.254 port 80/tcp", "192.0.2.1 port 22/tcp",
+        "_ldap._tcp.example.com", "10.64.0.3 port 80/tcp",
     }  # fmt: skip
     assert all(row.sentence for row in found.excluded)
     told = json.dumps(found.as_dict(), default=str)
