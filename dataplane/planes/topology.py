@@ -153,7 +153,8 @@ def declared(cells: list[Cell], config: Config, known: Iterable[model.Cell] = ()
     workloads: dict[int, list[Workload]] = defaultdict(list)
     for row in parts:
         workloads[row.cell_id].append(row)
-    leaving = _draining(cells)
+    drains = any(replica.wanted == Replica.Wanted.DRAIN for replica in rows_running)
+    leaving = _draining(cells) if drains else {}
     specifications = {cell.pk: _in_force(cell, incoming, leaving.get(cell.pk, {})) for cell in cells}
     targets = _known(known) | _targets(cells, workloads, specifications)
     compiled = []

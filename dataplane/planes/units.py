@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import CharField, F, Func, Value
+from django.db.models import CharField, F, Func, Q, QuerySet, Value
 
 from cells.boundary.around import Around
 from cells.boundary.compiler import compile_cell, compile_platform
@@ -79,7 +79,7 @@ class Work:
         for number, cell in read.items():
             before = self._facts[number]
             if as_consumer(before) != as_consumer(cell):
-                affected |= _cells_of(_providers(before) | _providers(cell))
+                affected |= self._cells_of(_providers(before) | _providers(cell))
             if faces(before) != faces(cell):
                 affected |= self._through_audit([c for c in (before, cell) if c is not None])
         self._remember(affected)
@@ -102,9 +102,9 @@ class Work:
         pending = set(changed)
         while pending:
             rows = topology.rows(self.plane, pending)
-            called = _called(rows) - pending
-            self._remember(pending | called)
-            known = [cell for n in called if (cell := self._now(n)) is not None]
+            self._remember(pending)
+            called = self._recall(Q(number__in=_called(rows))) if rows else set()
+            known = [cell for n in called - pending if (cell := self._now(n)) is not None]
             found = {cell.number: cell for cell in topology.declared(rows, self._config, known)}
             running |= documents.endpoints(rows, self._config)
             others: set[Place] = set()
@@ -125,14 +125,22 @@ class Work:
     def _remember(self, numbers: Numbers) -> None:
         """Load what the units were made of."""
         wanted = numbers - self._facts.keys()
-        if not wanted:
-            return
-        self._facts |= dict.fromkeys(wanted)
-        self._stored |= dict.fromkeys(wanted)
-        rows = Unit.objects.filter(plane=self.plane, number__in=wanted)
+        if wanted:
+            self._recall(Q(number__in=wanted))
+            for number in wanted - self._facts.keys():
+                self._facts[number] = self._stored[number] = None
+
+    def _recall(self, which: Q) -> Numbers:
+        """Load the units; their numbers."""
+        found: Numbers = set()
+        rows = Unit.objects.filter(which, plane=self.plane)
         for number, facts, document in rows.values_list("number", "facts", "document"):
-            self._facts[number] = restore(Cell, facts) if facts is not None else None
-            self._stored[number] = document
+            found.add(number)
+            # What was known once stays: that is what the result is compared with.
+            if number not in self._facts:
+                self._facts[number] = restore(Cell, facts) if facts is not None else None
+                self._stored[number] = document
+        return found
 
     def stored(self) -> dict[int, tuple[dict[str, Any] | None, Cell | None]]:
         """Document and facts of the units that were looked at, as they are kept."""
@@ -145,10 +153,11 @@ class Work:
     def _around(self, cells: list[Cell]) -> Around:
         """Cells with all others that their parts depend on."""
         numbers = {cell.number for cell in cells}
-        numbers |= _cells_of({identity for cell in cells for identity in _providers(cell)})
-        numbers |= self._callers({_place(cell) for cell in cells})
-        numbers |= self._through_audit(cells)
+        numbers |= self._cells_of({identity for cell in cells for identity in _providers(cell)})
         self._remember(numbers)
+        if cells:
+            beside = self._calling({_place(cell) for cell in cells}).values("workload__cell__number")
+            numbers |= self._recall(Q(number__in=beside) | self._beside_in_audit(cells))
         numbers |= self._read.keys()
         return Around(cell for n in sorted(numbers) if (cell := self._now(n)) is not None)
 
@@ -156,22 +165,42 @@ class Work:
         """Cells of the plane that have ever declared a connection to one of these: of more, never of fewer."""
         if not places:
             return set()
-        rows = Connection.objects.annotate(slug=_SLUG).filter(
+        return set(self._calling(places).values_list("workload__cell__number", flat=True))
+
+    def _calling(self, places: set[Place]) -> QuerySet[Connection]:
+        return Connection.objects.annotate(slug=_SLUG).filter(
             slug__in={place[2] for place in places},
             workload__cell__environment__tenant__in={place[0] for place in places},
             workload__cell__environment__name__in={place[1] for place in places},
             workload__cell__environment__plane=self.plane,
         )
-        return set(rows.values_list("workload__cell__number", flat=True))
 
     def _through_audit(self, cells: list[Cell]) -> Numbers:
         """Cells beside these which may call them, or be called by them, because one of them is in audit."""
+        return set(
+            Unit.objects.filter(self._beside_in_audit(cells), plane=self.plane).values_list(
+                "number", flat=True
+            )
+        )
+
+    @staticmethod
+    def _beside_in_audit(cells: list[Cell]) -> Q:
+        places = {(cell.tenant, cell.environment) for cell in cells}
+        found = Q(tenant__in={place[0] for place in places}, environment__in={place[1] for place in places})
+        return found if any(cell.audit for cell in cells) else found & Q(audit=True)
+
+    def _cells_of(self, identities: set[int]) -> Numbers:
+        """Whose identities they are; who was read or remembered needn't be looked up."""
         found: Numbers = set()
-        for tenant, environment in {(cell.tenant, cell.environment) for cell in cells}:
-            beside = Unit.objects.filter(plane=self.plane, tenant=tenant, environment=environment)
-            if not any(cell.audit for cell in cells):
-                beside = beside.filter(audit=True)
-            found |= set(beside.values_list("number", flat=True))
+        left = set(identities)
+        for cell in [*self._read.values(), *self._facts.values()]:
+            own = left & {workload.identity for workload in cell.workloads} if cell is not None else set()
+            if own and cell is not None:
+                found.add(cell.number)
+                left -= own
+        if left:
+            rows = Workload.objects.filter(identity__in=left)
+            found |= set(rows.values_list("cell__number", flat=True))
         return found
 
 
@@ -185,21 +214,12 @@ def _providers(cell: Cell | None) -> set[int]:
     return {c.provider for w in workloads for c in w.connections if c.external is None}
 
 
-def _cells_of(identities: set[int]) -> Numbers:
-    if not identities:
-        return set()
-    return set(Workload.objects.filter(identity__in=identities).values_list("cell__number", flat=True))
-
-
-def _called(rows: list[CellRow]) -> Numbers:
-    """Cells that rows' connections have ever named: of more, never of fewer."""
+def _called(rows: list[CellRow]) -> QuerySet[CellRow, Any]:
+    """Numbers of cells that rows' connections have ever named: of more, never of fewer."""
     own = Connection.objects.filter(workload__cell__in=rows)
-    slugs = set(own.annotate(slug=_SLUG).values_list("slug", flat=True))
-    if not slugs:
-        return set()
+    slugs = own.annotate(slug=_SLUG).values("slug")
     environments = {row.environment_id for row in rows}
-    found = CellRow.objects.filter(environment__in=environments, project__slug__in=slugs)
-    return set(found.values_list("number", flat=True))
+    return CellRow.objects.filter(environment__in=environments, project__slug__in=slugs).values("number")
 
 
 def _document(running: list[dict[str, Any]], boundary: Boundary) -> dict[str, Any]:
