@@ -15,6 +15,8 @@ from infra.config import Config
 
 _SYS = Path("/proc/sys")
 _FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
+#: Envoy watches the file of each cluster with an instance of its own, and ends when it gets no more.
+_WATCHES, _MANY = "fs/inotify/max_user_instances", 16384
 
 
 def _table(config: Config) -> str:
@@ -61,6 +63,8 @@ def ensure_host(config: Config) -> None:
             name = str(file.relative_to(_SYS))
             if file.parent.name not in ("all", "default", "lo") and file.read_text().strip() == "1":
                 wanted[name] = "2"
+    if (_SYS / _WATCHES).exists() and int((_SYS / _WATCHES).read_text()) < _MANY:
+        wanted[_WATCHES] = str(_MANY)
     changed = {name: (_SYS / name).read_text().strip() for name in wanted}
     changed = {name: value for name, value in changed.items() if value != wanted[name]}
     if changed:

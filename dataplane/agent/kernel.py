@@ -255,9 +255,11 @@ class Kernel:
         """
         changed: set[int] = set()
         failures: list[str] = []
+        # Before the lock: what a later generation closes never waits for a command.
+        own = node_addresses(self.config)
         with self._lock:
             self._declared_floor = [(n, r) for n, r in boundary["floor"] if not self._own(n)]
-            self._set_floor()
+            self._set_floor(own)
             self._gateway_addresses(boundary)
             wanted = set()
             only = rules if self._followed else None
@@ -319,12 +321,13 @@ class Kernel:
 
     def refresh_floor(self) -> None:
         """Close the addresses that the node has got since; those it lost are open again."""
+        own = node_addresses(self.config)
         with self._lock:
             if self._declared_floor:
-                self._set_floor()
+                self._set_floor(own)
 
-    def _set_floor(self) -> None:
-        floor = [*self._declared_floor, *node_addresses(self.config)]
+    def _set_floor(self, own: list[tuple[str, str]]) -> None:
+        floor = [*self._declared_floor, *own]
         if floor != self._floor:
             self._tables.set_floor(floor)
             self._floor = floor
