@@ -7,7 +7,7 @@ VENV = $$(infra/bootstrap.sh)
 VENV_TO_RUN = $$(infra/bootstrap.sh run)
 VENV_AND_BASE = $$(infra/bootstrap.sh base)
 
-.PHONY: help demo up down status purge test lint lock bench conformance cluster cluster-down
+.PHONY: help demo up down status purge test lint lock bench conformance prebuild cluster cluster-down
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ test: ## Everything that can be tested on this machine
 
 lint: ## Style, types, import contracts, C warnings
 	@V=$(VENV) && exec infra/lint.sh $$V
+
+prebuild: ## Kernel programs for nodes without a compiler: DIR=folder, else the cache
+	@V=$(VENV) && exec $$V/bin/python -m bpf.prebuild $(DIR)
 
 conformance: ## Random worlds against the oracle: ENGINE=machine SEED=1 PROBES=10000
 	@V=$(VENV) && exec $$V/bin/python -m tests.conformance.run --engine $(or $(ENGINE),machine) --seed $(or $(SEED),1) --probes $(or $(PROBES),10000)

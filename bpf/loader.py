@@ -58,7 +58,7 @@ def load(config: installation.Config, hold: bool = False) -> dict:
     ``hold``: attach nothing. Another layout's programs go on until this one's maps are filled and
     ``take_over`` is called; not for a layout whose own programs are attached.
     """
-    begun = time.monotonic()
+    begun, used = time.monotonic(), time.process_time()
     mount_bpffs()
     with one_at_a_time(config.bpffs):
         folder = pins(config)
@@ -71,7 +71,9 @@ def load(config: installation.Config, hold: bool = False) -> dict:
             _attach_all(config, opened.programs)
         _switch(aside, folder / "programs")
         _clear(folder, ["programs"])
-    return {**status(config), "seconds": round(time.monotonic() - begun, 2), "peak_mib": _peak_mib()}
+    cost = {"seconds": time.monotonic() - begun, "cpu_seconds": time.process_time() - used}
+    rounded = {name: round(value, 2) for name, value in cost.items()}
+    return {**status(config), **rounded, "peak_mib": _peak_mib()}
 
 
 def _peak_mib() -> int:

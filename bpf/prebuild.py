@@ -23,6 +23,8 @@ COMPILER = (
     "clang", "-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function",
     "-I/usr/include/x86_64-linux-gnu", "-I/usr/include/aarch64-linux-gnu", "-xc", "-",
 )  # fmt: skip
+#: Versions of an object that stay in the folder.
+KEPT = 8
 
 
 def folder(config: installation.Config) -> Path:
@@ -63,7 +65,15 @@ def build(object_name: str, where: Path) -> Path:
             )
         where.mkdir(parents=True, exist_ok=True)
         compile_text(source.for_libbpf(object_name), target)
+        _tidy(where, object_name)
     return target
+
+
+def _tidy(where: Path, object_name: str) -> None:
+    """Keep the newest few: other installations of the machine may be of other versions."""
+    made = sorted(where.glob(f"{object_name}-*.o"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in made[KEPT:]:
+        old.unlink(missing_ok=True)
 
 
 def main() -> int:

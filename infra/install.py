@@ -45,6 +45,8 @@ def check(config: Config) -> None:
         config.apps_domain,
         config.portal_host,
     )
+    if config.loader not in ("auto", "bcc", "prebuilt"):
+        raise InstallError(f"CYTOPLANE_LOADER is {config.loader}: it can be auto, bcc or prebuilt.")
     for text in (*texts, config.edge_interface):
         if not text.isprintable() or '"' in text or "\\" in text:
             raise InstallError(f"The setting {text!r} holds characters that no setting may have.")
@@ -81,6 +83,7 @@ def write_config(config: Config) -> None:
         f'dns_servers = "{config.dns_servers}"',
         f'edge_interface = "{config.edge_interface}"',
         f"edge_connections = {config.edge_connections}",
+        f'loader = "{config.loader}"',
     ]
     (config.home / "config.toml").write_text("\n".join(lines) + "\n")
 

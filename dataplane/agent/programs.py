@@ -33,6 +33,7 @@ def load(config: Config) -> str:
 
 
 def facts(config: Config) -> dict[str, Any]:
-    """Which loader the programs in force came by, and their layout."""
+    """Which loader the programs in force came by, and their layout; ``versions`` is what people are shown."""
     found = loader.status(config)
-    return {"loader": found.get("loader", ""), "layout": found.get("layout", "")}
+    by, layout = found.get("loader", ""), found.get("layout", "")
+    return {"loader": by, "layout": layout, "versions": {"kernel programs": f"{layout} by {by}"}}
