@@ -36,6 +36,7 @@ def topology(world: World, config: Config) -> model.Topology:
         index4=index.v4,
         index6=index.v6,
         index_port=addresses.INDEX_PROXY_PORT,
+        apps_domain=config.apps_domain,
         floor=FLOOR + tuple((str(network), "FLOOR") for network in own),
     )
 
