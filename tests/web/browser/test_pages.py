@@ -45,6 +45,7 @@ ADMIN_PAGES = {
     "admin-tenants": "/admin",
     "admin-tenant": "/admin/tenants/acme",
     "admin-planes": "/admin/planes",
+    "admin-edge": "/admin/edge",
     "admin-audit": "/admin/audit",
 }
 
