@@ -258,3 +258,12 @@ def test_a_suspended_tenant_says_so(world: World) -> None:
     answer = world.api().post("/tenants/acme/projects", {"slug": "shop"})
     assert (answer.status_code, answer.json()["error"]["id"]) == (403, "tenant-suspended")
     assert world.api("viewer").get("/tenants/acme").json()["state"] == "suspended"
+
+
+def test_a_project_is_changed_only_in_what_is_given(world: World) -> None:
+    world.project("shop")
+    api = world.api()
+    assert api("PATCH", "/tenants/acme/projects/shop", {"strict": True}).json()["strict"] is True
+    changed = api("PATCH", "/tenants/acme/projects/shop", {"audit": True}).json()
+    assert (changed["strict"], changed["audit"]) == (True, True)
+    assert api("PATCH", "/tenants/acme/projects/shop", {}).json()["error"]["id"] == "invalid"
