@@ -30,6 +30,8 @@ log = logging.getLogger("cytoplane.agent")
 MOST = 1024
 #: Seconds after which an address that is only open for its connections is looked at again.
 AGAIN = 15
+#: Identities whose connections are looked at in one go: meanwhile nobody's question is answered.
+AT_ONCE = 50
 #: Different refusals in one report.
 _MOST_REFUSALS = 500
 FLOOR, QUOTA = "NAME_FLOOR", "NAME_QUOTA"
@@ -194,7 +196,7 @@ class Learning:
                 if any(end < limit for end in self._answers.get(identity, {}).values())
                 or any(end < limit for _, end in self._found.get(identity, {}).values())
             }
-        for identity in ended:
+        for identity in sorted(ended)[:AT_ONCE]:
             used = busy(identity)
             with self._lock:
                 self._let_go(identity, limit, used)

@@ -225,6 +225,7 @@ def normal(boundary: Boundary) -> dict[str, Any]:
             (s.consumer, s.address, s.port, s.protocol, backends(s.backends)) for s in boundary.services
         ),
         "names": boundary.names,
+        "external_names": {i: sorted(entries) for i, entries in boundary.external_names.items()},
         "routes": sorted((r.host, r.cluster) for r in boundary.routes),
         "clusters": sorted(
             (c.name, c.protocol, backends(c.backends), c.source4, c.source6) for c in boundary.clusters

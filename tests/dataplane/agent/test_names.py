@@ -178,6 +178,18 @@ def test_an_address_is_open_for_its_time_and_its_connections(
     assert not world.reaches("web", FIRST, 443)
 
 
+def test_of_many_that_ended_a_few_are_looked_at_in_one_go(
+    world: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "AT_ONCE", 1)
+    everybody = {name: [(1000 + n, API)] for n, name in enumerate(WORKLOADS)}
+    world.declare(everybody)
+    for name in everybody:
+        world.resolve(name, "api.example.test")
+    world.names.learning._now = lambda: time.time() + 70 + lessons.GRACE
+    processes.await_true(lambda: not world.names._tables.learned(), "some stay open")
+
+
 def test_what_changes_upstream_is_followed(world: Outside) -> None:
     world.declare({"web": declared(API, External(443, "tcp", host="n.example.test"))})
     world.server.zone["n.example.test"] = (0, [FIRST])

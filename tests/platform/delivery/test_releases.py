@@ -11,7 +11,7 @@ from controlplane.errors import CytoplaneError
 from delivery import actions, environment, machine
 from delivery.models import Deployment, Release
 from projects import actions as projects
-from projects.models import Cell
+from projects.models import Cell, Workload
 from tenants.keys import Box
 from tests import factories
 from tests.factories import World
@@ -197,3 +197,19 @@ def test_a_connection_to_another_tenants_project_injects_nothing(world: World) -
         world.cell(), "components: {web: {kind: web, command: x, connections: [{to: billing/api}]}}"
     )
     assert not any(name.startswith("API_") for name in environment.of_release(release)["web"])
+
+
+def test_a_name_of_dns_is_injected_as_it_is_and_numbered_without_a_door(world: World) -> None:
+    external = (
+        "{external: {host: api.example.com, port: 5432}, as: DB}, {external: {host: '*.example.com', port: 443}, as: W}, "
+        "{external: {cidr: 203.0.113.0/24}, as: NET}"
+    )
+    release = world.deploy(
+        world.cell(), f"components: {{web: {{kind: web, command: x, connections: [{external}]}}}}"
+    )
+    found = environment.of_release(release)["web"]
+    injected = {name: value for name, value in found.items() if name.split("_")[0] in ("DB", "W", "NET")}
+    assert injected == {"DB_HOST": "api.example.com", "DB_PORT": "5432"}
+    workload = Workload.objects.get(cell=release.cell)
+    assert workload.door_port is None
+    assert workload.connections.count() == 3
