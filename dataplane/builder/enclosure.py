@@ -3,7 +3,7 @@
 The command gets a user namespace with a range of user ids that nobody else has, and mount, process,
 IPC, host name and (given) network namespaces. It is root only over what belongs to its range. Folders
 that belong to root are shown to it through mounts that translate owners, read-only. Its limits are a
-control group that the caller made. When it ends, so does everything that it started.
+control group that the caller made. Of the node's /sys it sees nothing that tells of others. When it ends, so does everything that it started.
 
 ``enclosure.py '<JSON>' -- command…`` with the keys ``first`` (lowest user id), ``network`` (path of a
 namespace or null), ``cgroups`` (folders to join), ``binds`` (list of [source, name below /mnt,
@@ -23,7 +23,7 @@ from pathlib import Path
 _UIDS = 1 << 16
 _NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 _NEWUSER, _NEWPID, _NEWNET = 0x10000000, 0x20000000, 0x40000000
-_MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 2, 4, 0x4000, 1 << 18
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 1, 2, 4, 0x4000, 1 << 18
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
 _TREE_CLONE, _TREE_CLOEXEC = 1, os.O_CLOEXEC
@@ -31,6 +31,8 @@ _MOVE_EMPTY_SOURCE = 4
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_IDMAP = 1, 2, 4, 0x00100000
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _libc = ctypes.CDLL(None, use_errno=True)
+#: What the node's /sys tells of everybody on it, but for control groups, which each step's container needs.
+_HIDDEN = ("/sys/class/net", "/sys/devices/virtual/net", "/sys/fs/bpf")
 
 
 def _check(result: int, what: str) -> int:
@@ -118,6 +120,9 @@ def main() -> int:
         for kind in ("uid", "gid"):
             Path(f"/proc/{child}/{kind}_map").write_text(f"0 {settings['first']} {_UIDS}")
         owners = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        for folder in _HIDDEN:
+            if Path(folder).is_dir():
+                _mount(b"tmpfs", folder, _MS_RDONLY | _MS_NOSUID | _MS_NODEV, b"mode=755,size=4k")
         _mount(b"tmpfs", "/mnt", _MS_NOSUID | _MS_NODEV, b"mode=755,size=1m")
         for source, name, translated in settings["binds"]:
             _bind(source, f"/mnt/{name}", owners if translated else None)

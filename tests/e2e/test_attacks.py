@@ -310,6 +310,7 @@ def test_a_build_step_reaches_nothing_but_the_package_index(installation: Instal
     pushed["Dockerfile"] = (
         "FROM localhost/cytoplane/base:latest\nWORKDIR /app\nCOPY . /app\n"
         "RUN echo REACH $(python3 attack.py) && echo RIGHTS $(python3 rights.py) && echo INDEX $(python3 index.py)\n"
+        "RUN echo SIGHT [$(ls -A /sys/class/net /sys/devices/virtual/net /sys/fs/bpf | grep -v ^/sys)]\n"
         "RUN cat /mnt/certificates/* /mnt/storage/* /var/tmp/*/secrets/* 2>&1 | wc -l; ls /run/secrets / ; id; cat /proc/self/uid_map\n"
         "USER 1000\n"
     )  # fmt: skip
@@ -333,6 +334,8 @@ def test_a_build_step_reaches_nothing_but_the_package_index(installation: Instal
     api = installation.replicas("acme", "storefront", "api")[0]
     for address, reason in ((api["v4"], "NO_RULE"), ("192.0.2.1", "EGRESS"), ("169.254.169.254", "FLOOR")):
         assert re.search(rf"tcp {re.escape(address)}:\d+ {reason}: ", result.output), result.output[-3000:]
+    # Of its neighbours' interfaces and of the kernel side's tables it sees nothing.
+    assert re.search(r"^\s*SIGHT \[\]", result.output, re.M), result.output[-2000:]
     # Its root is nobody on the machine.
     assert re.search(r"^\s*0\s+2\d{9}\s+65536", result.output, re.M), result.output[-2000:]
 
