@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -61,4 +60,8 @@ def test_an_agent_that_has_no_programs_at_all_does_not_start(
 def test_a_version_that_is_taken_is_no_problem(kernel: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    assert programs.load(dataclasses.replace(kernel)) == ""
+    assert programs.load(kernel) == ""
+
+
+def test_a_control_plane_that_cannot_be_told_is_no_reason_to_fall_over(tmp_path: Path) -> None:
+    programs.report(Config(home=tmp_path), "the kernel refuses the program sockops", {})
