@@ -47,7 +47,7 @@ class Plan(models.Model):
     cpu = models.FloatField(default=16)
     projects = models.PositiveIntegerField(default=20)
     repository_mib = models.PositiveIntegerField(default=1024)
-    bandwidth_mbit = models.PositiveIntegerField(default=10000)
+    bandwidth_mbit = models.PositiveIntegerField(default=0)
     connections_per_second = models.PositiveIntegerField(default=5000)
     connections = models.PositiveIntegerField(default=20000)
 

@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='plan',
             name='bandwidth_mbit',
-            field=models.PositiveIntegerField(default=10000),
+            field=models.PositiveIntegerField(default=0),
         ),
         migrations.AddField(
             model_name='plan',

@@ -57,7 +57,7 @@ def test_a_providers_limit_is_the_providers_and_never_above_the_plan(world: Worl
 
 def test_bandwidth_is_told_in_megabits(world: World, cell: Cell) -> None:
     row = told(world, cell, "BANDWIDTH", direction=INGRESS)
-    assert row["sentence"] == "`api` is at its bandwidth: out 10000 Mbit/s, in 5.5 Mbit/s."
+    assert row["sentence"] == "`api` is at its bandwidth: in 5.5 Mbit/s."
     assert limits(row, "api") == {"bandwidth_in": "11M"}
 
 
