@@ -61,7 +61,3 @@ def test_a_version_that_is_taken_is_no_problem(kernel: Config, monkeypatch: pyte
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     assert programs.load(kernel) == ""
-
-
-def test_a_control_plane_that_cannot_be_told_is_no_reason_to_fall_over(tmp_path: Path) -> None:
-    programs.report(Config(home=tmp_path), "the kernel refuses the program sockops", {})
