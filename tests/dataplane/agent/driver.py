@@ -47,7 +47,8 @@ def main() -> None:
         command, _, argument = line.strip().partition(" ")
         if command == "apply":
             document = json.loads(Path(argument).read_text())
-            agent._take(State(1, document["generation"], "", {PLATFORM: json.dumps(document).encode()}))
+            fresh = State(1, document["generation"], "", {PLATFORM: json.dumps(document).encode()})
+            agent._take(fresh, agent._state.generation)
             print("accepted", flush=True)
         elif command == "health":
             print(json.dumps(agent.health()), flush=True)
