@@ -133,7 +133,13 @@ class Specification:
         """A form for JSON; ``from_dict`` reads it."""
         return asdict(self) | {
             "components": {
-                name: asdict(component) | {"connections": [asdict(c) for c in component.connections]}
+                name: asdict(component)
+                | {
+                    "connections": [asdict(c) for c in component.connections],
+                    # A database's JSON keeps no order, and the first endpoint is the one that is meant
+                    # where none is named.
+                    "order": list(component.endpoints),
+                }
                 for name, component in self.components.items()
             }
         }
@@ -150,7 +156,7 @@ class Specification:
                 replicas=raw["replicas"],
                 limits=Limits(**raw["limits"]),
                 health=Health(**raw["health"]),
-                endpoints={key: Endpoint(**value) for key, value in raw["endpoints"].items()},
+                endpoints={key: Endpoint(**raw["endpoints"][key]) for key in _order(raw)},
                 connections=tuple(
                     Connection(
                         name=c["name"],
@@ -164,3 +170,11 @@ class Specification:
                 network=Network(**raw.get("network", {})),
             )
         return cls(components=components, strict=document["strict"])
+
+
+def _order(raw: dict) -> list[str]:
+    """Names of a component's endpoints as they were declared."""
+    order = list(raw.get("order", raw["endpoints"]))
+    if sorted(order) != sorted(raw["endpoints"]):
+        raise KeyError("order")
+    return order

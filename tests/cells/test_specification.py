@@ -352,3 +352,18 @@ def test_a_component_that_declares_too_much_is_told_the_bound(part: str, many: o
     with pytest.raises(SpecificationError) as caught:
         parse({"cytoplane.yaml": text}, project="shop", detected={".": "python"})
     assert "too many" in caught.value.message
+
+
+def test_the_first_endpoint_stays_the_first_in_a_form_that_keeps_no_order() -> None:
+    text = """
+components:
+  api:
+    kind: service
+    endpoints:
+      metrics-and-more: {port: 9090, protocol: http}
+      web: {port: 8080, protocol: http}
+"""
+    document = read(text).as_dict()
+    raw = document["components"]["api"]["endpoints"]
+    document["components"]["api"]["endpoints"] = dict(sorted(raw.items(), key=lambda item: len(item[0])))
+    assert list(Specification.from_dict(document).components["api"].endpoints) == ["metrics-and-more", "web"]
