@@ -35,11 +35,15 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
 
 
+def _part(said: Any, name: str, kind: type) -> Any:
+    """A part of what was said if it has its kind, else an empty one."""
+    found = said.get(name) if isinstance(said, dict) else None
+    return found if isinstance(found, kind) else kind()
+
+
 def _row(node: Node) -> EdgeRow:
-    health = node.health if isinstance(node.health, dict) else {}
-    said = health.get("edge") if isinstance(health.get("edge"), dict) else {}
-    counters = said.get("counters") if isinstance(said.get("counters"), dict) else {}
-    raw = said.get("offenders") if isinstance(said.get("offenders"), list) else []
+    said = _part(node.health, "edge", dict)
+    counters, raw = _part(said, "counters", dict), _part(said, "offenders", list)
     offenders = [
         Offender(str(o.get("address"))[:45], str(o.get("reason"))[:40], _count(o.get("packets")))
         for o in raw[:MOST_OFFENDERS]

@@ -37,7 +37,7 @@ def test_a_gateway_serves_whoever_else_does() -> None:
 
 def test_a_state_from_before_there_were_shares_has_equal_ones() -> None:
     (service,) = balancing.services([entry(ONE, TWO)], None)
-    assert [backend[2] for backend in service.backends] == [1, 1]
+    assert service.backends == (Backend("10.64.1.1", 8080, 1), Backend("10.64.1.2", 8080, 1))
     assert (service.choice, service.affinity) == ("random", 0)
 
 
