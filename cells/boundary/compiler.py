@@ -169,9 +169,7 @@ def _workload(topology: Topology, boundary: Boundary, cell: Cell, workload: Work
             # Before it has a host and after it lost one too: the gateway moves routes, never backends.
             _pair(boundary, IDENTITY_NORTH, workload.identity, endpoint.port, endpoint.number, endpoint.rule)
             cluster = f"north-{endpoint.rule}"
-            boundary.clusters.append(
-                _cluster(cluster, endpoint, workload, topology.north4, topology.north6)
-            )
+            boundary.clusters.append(_cluster(cluster, endpoint, workload, topology.north4, topology.north6))
             boundary.routes.extend(Route(host, cluster) for host in endpoint.hosts)
 
 
