@@ -25,9 +25,7 @@ def programs(ifindexes: Iterable[int]) -> dict[int, dict[str, list[int]]]:
     found: dict[int, dict[str, list[int]]] = {}
     with netlink.Conversation(socket.NETLINK_ROUTE) as kernel:
         for ifindex in ifindexes:
-            try:
-                socket.if_indextoname(ifindex)
-            except OSError:
+            if not _exists(ifindex):
                 continue  # the kernel's answer would be that it has no programs
             found[ifindex] = {side: _ids(kernel, ifindex, parent) for side, parent in _SIDES.items()}
     return found
@@ -69,6 +67,23 @@ def repair(config: Config, ifindexes: Iterable[int]) -> list[int]:
         for ifindex, sides in programs(ifindexes).items()
         if any(ids[:1] != [wanted[side]] for side, ids in sides.items())
     ]
-    for ifindex in lacking:
+    return [ifindex for ifindex in lacking if _put_back(config, ifindex)]
+
+
+def _put_back(config: Config, ifindex: int) -> bool:
+    """Whether there was an interface to put them on: it may have gone meanwhile."""
+    try:
         attach.attach(config, ifindex)
-    return lacking
+    except Exception:
+        if _exists(ifindex):
+            raise
+        return False
+    return True
+
+
+def _exists(ifindex: int) -> bool:
+    try:
+        socket.if_indextoname(ifindex)
+    except OSError:
+        return False
+    return True
