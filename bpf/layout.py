@@ -77,7 +77,7 @@ INNER: dict[str, tuple[int, int, int, struct.Struct, struct.Struct]] = {
 }
 #: In `EXTERNAL_KEY`'s protocol for networks of IPv4, whose addresses are kept as IPv6's mapped ones.
 EXTERNAL_V4 = 0x100
-IDENTITY_ABOVE_FLOOR, IDENTITY_LIMITED = 1, 2
+IDENTITY_ABOVE_FLOOR, IDENTITY_LIMITED, IDENTITY_METERED = 1, 2, 4
 CALLER_UNTRANSLATED = 1
 #: Bits before the address in EXTERNAL_KEY's prefix length.
 EXTERNAL_FIXED_BITS = 96

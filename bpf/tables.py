@@ -236,8 +236,7 @@ class Tables(ServiceTables, TrackingTables):
         }
         key = layout.U32.pack(identity)
         flags = layout.IDENTITY_ABOVE_FLOOR if above_floor else 0
-        if self._maps["limits"].get(key) is not None:
-            flags |= layout.IDENTITY_LIMITED
+        flags |= _limit_flags(self._maps["limits"].get(key))
         current = self._maps["identities"].get(key)
         epoch, _, known_flags = layout.IDENTITY.unpack(current) if current else (0, 0, 0)
         # Reading the index also removes what a crash left under epochs that aren't in force.
@@ -346,19 +345,19 @@ class Tables(ServiceTables, TrackingTables):
         for key, value in wanted.items():
             if table.get(key) != value:
                 table.set(key, value)
-                self._limited(key, True)
+                self._limited(key, value)
         for key in table.keys():
             if key not in wanted:
-                self._limited(key, False)
+                self._limited(key, None)
                 table.delete(key)
 
-    def _limited(self, key: bytes, limited: bool) -> None:
-        """Tell the programs whether to look for limits at all."""
+    def _limited(self, key: bytes, limit: bytes | None) -> None:
+        """Tell the programs whether to look for limits at all, and whether at each packet."""
         current = self._maps["identities"].get(key)
         if current is None:
             return
         epoch, cell, flags = layout.IDENTITY.unpack(current)
-        flags = flags & ~layout.IDENTITY_LIMITED | (layout.IDENTITY_LIMITED if limited else 0)
+        flags = flags & ~(layout.IDENTITY_LIMITED | layout.IDENTITY_METERED) | _limit_flags(limit)
         self._maps["identities"].set(key, layout.IDENTITY.pack(epoch, cell, flags))
 
     def usage(self) -> dict[int, Usage]:
@@ -441,6 +440,14 @@ class Tables(ServiceTables, TrackingTables):
             for name in ("endpoints", "callers", "ipcache", "identities", "learned", "limits")
         }
         return {name: number / self._maps[name].max_entries for name, number in used.items()}
+
+
+def _limit_flags(limit: bytes | None) -> int:
+    """What the programs are told beside the policy: connections count when they open, bytes always."""
+    if limit is None:
+        return 0
+    metered = any(layout.LIMIT.unpack(limit)[:2])
+    return layout.IDENTITY_LIMITED | (layout.IDENTITY_METERED if metered else 0)
 
 
 def _limit(limit: Limit) -> bytes:

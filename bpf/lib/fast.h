@@ -63,7 +63,7 @@ static inline int known_flow(struct __sk_buff *skb, const struct endpoint *e, co
 		return 0;
 	__u32 local = s->local;
 	struct identity *i = map_lookup(identities, &local);
-	if (!i || i->epoch != s->epoch || i->flags & IDENTITY_LIMITED)
+	if (!i || i->epoch != s->epoch || i->flags & IDENTITY_METERED)
 		return 0;
 	__u64 now = bpf_ktime_get_ns();
 	if (is_stale(s, id.protocol, now))

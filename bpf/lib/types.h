@@ -42,6 +42,7 @@ struct identity {
 	__u32 flags;
 };
 #define IDENTITY_LIMITED 2		/* it has an entry in limits */
+#define IDENTITY_METERED 4		/* its bandwidth is limited: each packet counts */
 #define IDENTITY_ABOVE_FLOOR 1		/* its networks are judged before the floor: the resolver's servers */
 
 /* What a component may use, per second where that applies; 0: no limit. */
