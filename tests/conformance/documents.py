@@ -25,6 +25,11 @@ def decode(document: dict[str, Any]) -> model.Boundary:
             int(identity): {name: tuple(pair) for name, pair in names.items()}
             for identity, names in document["names"].items()
         },
+        external_names={
+            int(identity): [tuple(entry) for entry in entries]  # type: ignore[misc]
+            for identity, entries in document["external_names"].items()
+        },
+        limits={int(identity): tuple(most) for identity, most in document["limits"].items()},  # type: ignore[misc]
         routes=[model.Route(**route) for route in gateway["routes"]],
         clusters=[model.Cluster(**{**c, "backends": _backends(c)}) for c in gateway["clusters"]],
         listeners=[model.Listener(**item) for item in gateway["listeners"]],
