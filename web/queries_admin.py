@@ -51,7 +51,8 @@ class NodeRow:
         """Name and version of what runs on the node."""
         health = self.node.health if isinstance(self.node.health, dict) else {}
         facts = self.node.facts if isinstance(self.node.facts, dict) else {}
-        told = health.get("facts") if isinstance(health.get("facts"), dict) else {}
+        told = health.get("facts")
+        told = told if isinstance(told, dict) else {}
         versions = health.get("versions") or told.get("versions") or facts.get("versions") or {}
         found = (
             [(str(k)[:40], str(v)[:80]) for k, v in versions.items()] if isinstance(versions, dict) else []
