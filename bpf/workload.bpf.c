@@ -58,9 +58,9 @@ static inline int decide(struct __sk_buff *skb, const struct packet *p, struct v
 	if (s && is_stale(s, w->id.protocol, now))
 		s = 0;
 	/* A SYN or a question against the recorded direction is somebody opening a flow of their own. */
-	if (s && (opening || p->icmp_request) && s->initiator != w->direction)
+	if (s && (opening || p->icmp == ICMP_REQUEST) && s->initiator != w->direction)
 		s = 0;
-	if (s && p->icmp_reply && s->initiator == w->direction) {
+	if (s && p->icmp == ICMP_REPLY && s->initiator == w->direction) {
 		v.reason = REASON_ICMP;	/* an answer from who asked */
 	} else if (s) {
 		initiator = s->initiator;
@@ -87,7 +87,7 @@ static inline int decide(struct __sk_buff *skb, const struct packet *p, struct v
 			keep = 1;
 		opens = opening;
 	} else {
-		if (p->icmp_reply)
+		if (p->icmp == ICMP_REPLY)
 			v.reason = REASON_ICMP;
 		else
 			judge(w, initiator, &v);
@@ -234,7 +234,7 @@ int from_workload(struct __sk_buff *skb)
 	w.id.local_port = p.source_port;
 	w.id.remote_port = p.destination_port;
 	w.id.protocol = p.protocol;
-	return p.icmp_error ? decide_error(skb, &p, &w) : decide(skb, &p, &w);
+	return p.icmp == ICMP_ERROR ? decide_error(skb, &p, &w) : decide(skb, &p, &w);
 }
 
 int to_workload(struct __sk_buff *skb)
@@ -291,5 +291,5 @@ int to_workload(struct __sk_buff *skb)
 	w.id.local_port = p.destination_port;
 	w.id.remote_port = p.source_port;
 	w.id.protocol = p.protocol;
-	return p.icmp_error ? decide_error(skb, &p, &w) : decide(skb, &p, &w);
+	return p.icmp == ICMP_ERROR ? decide_error(skb, &p, &w) : decide(skb, &p, &w);
 }

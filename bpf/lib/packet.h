@@ -19,11 +19,12 @@ struct packet {
 	__u8 protocol;
 	__u8 tcp_flags;
 	__u8 fragment;
-	__u8 icmp_type;
-	__u8 icmp_error;
-	__u8 icmp_reply;
-	__u8 icmp_request;
+	__u8 icmp;			/* kind of message */
 };
+
+#define ICMP_REQUEST 1
+#define ICMP_REPLY 2
+#define ICMP_ERROR 3
 
 static inline int read_transport(struct __sk_buff *skb, struct packet *p)
 {
@@ -52,26 +53,23 @@ static inline int read_transport(struct __sk_buff *skb, struct packet *p)
 		__u8 i[8] = {};
 		if (bpf_skb_load_bytes(skb, p->l4, i, 8) < 0)
 			return REASON_MALFORMED;
-		p->icmp_type = i[0];
 		/* The echo id stands where both ports stand elsewhere. */
 		p->source_port = p->destination_port = ((__u16)i[4] << 8) | i[5];
-		if (p->protocol == IPPROTO_ICMP) {
-			if (!is_v4(&p->source))
-				return REASON_PROTOCOL;
-			p->icmp_reply = i[0] == 0;
-			p->icmp_request = i[0] == 8;
-			p->icmp_error = i[0] == 3 || i[0] == 11 || i[0] == 12;
-			return p->icmp_request || p->icmp_reply || p->icmp_error ? REASON_OK : REASON_ICMP;
-		}
-		if (is_v4(&p->source))
+		int six = p->protocol == IPPROTO_ICMPV6;
+		if (six == is_v4(&p->source))
 			return REASON_PROTOCOL;
-		/* Router, neighbour and listener discovery: both sides have permanent entries. */
-		if ((i[0] >= 130 && i[0] <= 137) || i[0] == 143)
+		if (i[0] == (six ? 128 : 8))
+			p->icmp = ICMP_REQUEST;
+		else if (i[0] == (six ? 129 : 0))
+			p->icmp = ICMP_REPLY;
+		else if (six ? i[0] >= 1 && i[0] <= 4 : i[0] == 3 || i[0] == 11 || i[0] == 12)
+			p->icmp = ICMP_ERROR;
+		else if (six && ((i[0] >= 130 && i[0] <= 137) || i[0] == 143))
+			/* Router, neighbour and listener discovery: both sides have permanent entries. */
 			return REASON_NEIGHBOUR;
-		p->icmp_reply = i[0] == 129;
-		p->icmp_request = i[0] == 128;
-		p->icmp_error = i[0] >= 1 && i[0] <= 4;
-		return p->icmp_request || p->icmp_reply || p->icmp_error ? REASON_OK : REASON_ICMP;
+		else
+			return REASON_ICMP;
+		return REASON_OK;
 	}
 	return REASON_PROTOCOL;
 }
