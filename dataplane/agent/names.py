@@ -43,7 +43,7 @@ class Names:
 
     def apply(self, boundary: dict[str, Any]) -> None:
         """Close what isn't declared any more; from the first time on the resolver may ask."""
-        self._boundary = boundary
+        self._boundary = {"floor": boundary["floor"]}
         self.learning.update(boundary, self._floor())
         self._lessons.start()
 

@@ -170,7 +170,9 @@ class Agent:
 
     def _accept(self, document: dict[str, Any]) -> None:
         with self._lock:
-            self.snapshot = document
+            before, self.snapshot = self.snapshot, document
+            if isinstance(before, state.View) and before is not document:
+                before.release()
             self._pending = document
         self._changed.set()
 

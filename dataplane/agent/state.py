@@ -45,7 +45,9 @@ class State:
 
     def document(self) -> dict[str, Any]:
         """All of it in one document."""
-        whole = joined(json.loads(self.units[number]) for number in sorted(self.units, key=int))
+        # Read in one go, the units share the names of everything in them.
+        text = b",".join(self.units[number] for number in sorted(self.units, key=int))
+        whole = joined(json.loads(b"[" + text + b"]"))
         empty: dict[str, Any] = {"endpoints": [], "boundary": {}}
         return {**empty, **whole, "plane": self.plane, "generation": self.generation}
 
@@ -70,9 +72,15 @@ class View(dict[str, Any]):
         with self._making:
             if "boundary" not in self.keys():
                 self.update(self._state.document())
-        if key not in self.keys():
-            raise KeyError(key)
-        return self[key]
+            if key not in self.keys():
+                raise KeyError(key)
+            return super().__getitem__(key)
+
+    def release(self) -> None:
+        """Another state has come: the memory is its now. Whoever still looks makes it anew."""
+        with self._making:
+            for key in self.keys() - {"plane", "generation"}:
+                del self[key]
 
     def get(self, key: str, default: Any = None) -> Any:
         try:

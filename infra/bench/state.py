@@ -10,7 +10,7 @@ from infra.bench.memory import _pss
 from infra.bench.report import show
 from infra.config import Config, load
 
-SIZES = (100, 1_000)
+SIZES = (100, 300, 1_000)
 #: Endpoints of a cell here: one of each component.
 _EACH = 3
 _TABLES = ("identities", "policy", "external", "services", "backends", "ipcache", "limits", "usages")

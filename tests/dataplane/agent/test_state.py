@@ -161,3 +161,17 @@ def test_what_an_earlier_agent_kept_is_taken_up_and_asked_for_again(file: Path) 
     assert kept is not None
     assert (kept.generation, kept.mark) == (0, "")
     assert [endpoint["id"] for endpoint in kept.document()["endpoints"]] == ["r1"]
+
+
+def test_a_view_is_made_when_it_is_looked_at_and_again_after_it_was_given_up() -> None:
+    view = FIRST.view()
+    assert dict(view) == {"plane": 3, "generation": 7}, "the number costs nothing"
+    assert view["endpoints"] == FIRST.document()["endpoints"]
+    first = view["boundary"]
+    assert view["boundary"] is first
+    view.release()
+    assert dict(view) == {"plane": 3, "generation": 7}
+    assert view.get("endpoints") == FIRST.document()["endpoints"]
+    assert view.get("edge", "nothing") == "nothing"
+    with pytest.raises(KeyError):
+        view["edge"]
