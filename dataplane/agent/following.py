@@ -6,6 +6,7 @@ The rules of cells come first, before anything that takes time: what a change cl
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from dataplane.agent.state import State
@@ -14,7 +15,7 @@ from dataplane.agent.state import State
 _FIRST = 256
 
 #: Identity → its rules; None: it is gone.
-Rules = dict[str, dict[str, Any] | None]
+Rules = Mapping[str, dict[str, Any] | None]
 
 
 def platforms(identity: int) -> bool:
@@ -26,7 +27,7 @@ def rules(before: State, after: State, base: int) -> Rules | None:
     """The rules of cells that differ; None unless ``after`` is known as the difference to ``before``."""
     if not base or base != before.generation:
         return None
-    found: Rules = {}
+    found: dict[str, dict[str, Any] | None] = {}
     for number in before.units.keys() | after.units.keys():
         old, new = before.units.get(number), after.units.get(number)
         if old is not new:
@@ -37,10 +38,10 @@ def rules(before: State, after: State, base: int) -> Rules | None:
 
 def merged(reached: dict[int, Rules | None], generation: int) -> Rules | None:
     """Take out what the generations up to this one changed, all together."""
-    found: Rules | None = {}
+    found: dict[str, dict[str, Any] | None] | None = {}
     for number in sorted(number for number in reached if number <= generation):
         changed = reached.pop(number)
-        found = None if changed is None or found is None else found | changed
+        found = None if changed is None or found is None else {**found, **changed}
     return found
 
 

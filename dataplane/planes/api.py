@@ -155,7 +155,9 @@ def list_places(request: HttpRequest, name: str) -> list[dict[str, Any]]:
     return [place_out(place) for place in places.places(actor_of(request), name)]
 
 
-@router.get("/admin/denied", operation_id="list_denied", summary="Networks that may not come (platform admins)")
+@router.get(
+    "/admin/denied", operation_id="list_denied", summary="Networks that may not come (platform admins)"
+)
 def list_denied(request: HttpRequest) -> list[dict[str, Any]]:
     return [denied_out(row) for row in edge.listing(actor_of(request))]
 

@@ -54,7 +54,9 @@ def test_a_replica_has_no_rights(made: dict[str, Any]) -> None:
     assert not {"devices", "pidns", "ipcns", "utsns", "cgroupns", "volumes", "selinux_opts"} & set(made)
     assert made["restart_policy"] == "no"
     # /sys is the node's: what it tells of neighbours is hidden.
-    assert {"/sys/class/net", "/sys/devices/virtual/net", "/sys/fs/cgroup", "/sys/fs/bpf"} <= set(made["mask"])
+    assert {"/sys/class/net", "/sys/devices/virtual/net", "/sys/fs/cgroup", "/sys/fs/bpf"} <= set(
+        made["mask"]
+    )
 
 
 def test_its_namespace_is_the_agents_and_nothing_is_podmans(config: Config, made: dict[str, Any]) -> None:

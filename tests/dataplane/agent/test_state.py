@@ -73,7 +73,7 @@ def test_a_difference_writes_what_it_brings_and_takes_away_what_nothing_names(fi
 
 
 def test_secrets_are_readable_by_root_alone(file: Path) -> None:
-    many = State().after(answer(0, 1, **{f"u{n}": unit(f"r{n}") for n in range(40)}))
+    many = State().after(answer(0, 1, (), **{f"u{n}": unit(f"r{n}") for n in range(40)}))
     for kept in (FIRST, many):
         state.save(file, kept)
         assert state.load(file) == kept
@@ -149,7 +149,7 @@ def test_another_states_checksum_isnt_believed(file: Path) -> None:
 
 def test_a_number_is_never_a_path(file: Path) -> None:
     with pytest.raises(ValueError, match="invalid literal"):
-        State().after(answer(0, 1, **{"u../../x": unit("r1")}))
+        State().after(answer(0, 1, (), **{"u../../x": unit("r1")}))
     assert os.listdir(file.parent) == []
 
 
