@@ -142,6 +142,25 @@ def _stop_containers(config: Config, remove: bool = False) -> None:
     )
 
 
+def _end_containers(config: Config) -> None:
+    """End, by id, containers that podman doesn't: it fails where its own records are damaged."""
+    from dataplane.agent import podman
+
+    storage = f"{podman.folders(config)[0]}/".encode()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if not words[0].endswith(b"conmon") or not any(word.startswith(storage) for word in words):
+                continue
+            # The process is the monitor's child, and what that started ends with its pid namespace.
+            for task in (folder / "task").iterdir():
+                for pid in map(int, (task / "children").read_text().split()):
+                    os.kill(pid, signal.SIGKILL)
+            os.kill(int(folder.name), signal.SIGKILL)
+
+
 def purge(config: Config, say: Progress) -> None:
     """Remove everything of the installation; works on leftovers of any crash."""
     from bpf import loader
@@ -153,6 +172,7 @@ def purge(config: Config, say: Progress) -> None:
     if _supervised(config) is not None:
         supervisor.stop(config, ["agent", "builder"])
     _stop_containers(config, remove=True)
+    _end_containers(config)
     _stop_supervisor(config)
     _end_leftovers(config)
     network.remove_all(config)
