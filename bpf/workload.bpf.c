@@ -79,6 +79,9 @@ static inline int decide(struct __sk_buff *skb, const struct packet *p, struct v
 				v.reason = floor_of(&w->id.remote);
 			if (now - s->last > SECOND)
 				s->last = now;
+			/* Where the answers to what it sends come in by, known with the first. */
+			if (w->direction == DIRECTION_INGRESS)
+				s->ingress = w->ingress;
 		}
 		if (v.reason)
 			inner_delete(w->table, &w->id);
@@ -186,6 +189,7 @@ int from_workload(struct __sk_buff *skb)
 	if (known_flow(skb, e, c, w.table, DIRECTION_EGRESS))
 		return TC_ACT_OK;
 	w.generation = c->generation;
+	w.ingress = FROM_NOWHERE;
 	__u32 reason = read_packet(skb, &p);
 	/* Who sends: the address must be this interface's own. */
 	struct owner *o = map_lookup(ipcache, &p.source);
@@ -250,7 +254,7 @@ int to_workload(struct __sk_buff *skb)
 	if (known_flow(skb, e, c, w.table, DIRECTION_INGRESS))
 		return TC_ACT_OK;
 	w.generation = c->generation;
-	w.ingress = FROM_ANYWHERE;
+	w.ingress = skb->ingress_ifindex;
 	__u32 reason = read_packet(skb, &p);
 	if (reason)
 		return refuse(skb, &p, 0, 0, reason, DIRECTION_INGRESS);
@@ -269,7 +273,6 @@ int to_workload(struct __sk_buff *skb)
 		if (!o || !o->ifindex || o->ifindex != skb->ingress_ifindex)
 			return refuse(skb, &p, 0, w.local_identity, REASON_SPOOFED_SOURCE, DIRECTION_INGRESS);
 		w.remote_identity = o->identity;
-		w.ingress = o->ifindex;
 	} else if (range == RANGE_SERVICES || is_loopback(&p.source) || is_multicast(&p.source)) {
 		return refuse(skb, &p, 0, w.local_identity, REASON_SPOOFED_SOURCE, DIRECTION_INGRESS);
 	} else {
@@ -280,7 +283,6 @@ int to_workload(struct __sk_buff *skb)
 			if (skb->ingress_ifindex)
 				return refuse(skb, &p, 0, w.local_identity, REASON_SPOOFED_SOURCE, DIRECTION_INGRESS);
 			w.remote_identity = IDENTITY_NODE;
-			w.ingress = 0;
 		}
 	}
 	w.direction = DIRECTION_INGRESS;

@@ -59,7 +59,7 @@ static inline int known_flow(struct __sk_buff *skb, const struct endpoint *e, co
 	struct flow_state *s = inner_lookup(table, &id);
 	if (!s || s->generation != c->generation || s->flags & FLOW_LEARNED)
 		return 0;
-	if (direction == DIRECTION_INGRESS && s->ingress != FROM_ANYWHERE && s->ingress != skb->ingress_ifindex)
+	if (direction == DIRECTION_INGRESS && s->ingress != skb->ingress_ifindex)
 		return 0;
 	__u32 local = s->local;
 	struct identity *i = map_lookup(identities, &local);

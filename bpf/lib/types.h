@@ -158,7 +158,7 @@ struct flow_state {
 	__u32 rule;
 	__u32 local;			/* identity */
 	__u32 generation;		/* of what both ends' identities were read from */
-	__u32 ingress;			/* interface that packets of the remote end come in by; FROM_ANYWHERE */
+	__u32 ingress;			/* interface that packets of the remote end come in by */
 	__u8 initiator;			/* direction in which it was opened */
 	__u8 flags;
 	__u8 audit;			/* the reason why it would have been refused; 0: it is declared */
@@ -167,7 +167,7 @@ struct flow_state {
 };
 #define FLOW_FRAGMENT 0x100
 #define FLOW_FRAGMENT_INGRESS 0x200
-#define FROM_ANYWHERE 0xffffffff
+#define FROM_NOWHERE 0xffffffff	/* none came in yet */
 #define FLOW_LEARNED 1			/* allowed by a learned address: judged at each packet */
 
 /* A connection that counts, kept at its socket. */

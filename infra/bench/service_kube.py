@@ -1,4 +1,5 @@
-"""Short HTTP connections through real kube-proxy at 5,000 services, against direct ones with and without it.
+"""Short HTTP connections at 5,000 services: through the platform's, and through real kube-proxy's, against
+direct ones with and without it.
 
 Client and server are pods of one node of the development cluster. The one that runs in
 ``CYTOPLANE_CLUSTER_HOME`` is used and left as it was; if none runs, one is started and removed again.
@@ -18,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from bpf.tables import Service
 from infra import supervisor
 from infra.bench import pair as pairs
 from infra.bench.report import show
@@ -43,11 +45,27 @@ def run() -> None:
             try:
                 pairs.tune(near)
                 with _short_lived(cluster), _services(client, address):
-                    rows = _measured(cluster, near, address)
+                    rows = _ours() + _measured(cluster, near, address)
             finally:
                 server.kill()
                 server.wait()
     show("service_kube", rows, f"wrk with Connection: close, {SECONDS} s each, median of {ROUNDS}.")
+
+
+def _ours() -> list[dict[str, Any]]:
+    """The same between two namespaces on the platform's programs, with as many services."""
+    with pairs.pair() as two:
+        services = [
+            Service(0, str(two.config.services4[3000 + n]), pairs.PORT, 6, ((two.server4, pairs.PORT),))
+            for n in range(SERVICES)
+        ]
+        two.tables.set_services(services)
+        ways = (("direct", two.server4), ("its last service", services[-1].address))
+        rates = {way: statistics.median(two.wrk(host, SECONDS) for _ in range(ROUNDS)) for way, host in ways}
+    return [
+        {"way": f"Cytoplane at {SERVICES}: {way}", "connections/s": rate, "of direct": rate / rates["direct"]}
+        for way, rate in rates.items()
+    ]
 
 
 def _measured(cluster: Cluster, near: Path, address: str) -> list[dict[str, Any]]:
