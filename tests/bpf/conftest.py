@@ -21,6 +21,8 @@ from tests.bpf.laboratory import Laboratory
 REPOSITORY = Path(__file__).parents[2]
 #: Nets 11 and up are the tests' own.
 NET = int(os.environ.get("CYTOPLANE_TEST_NET", "11"))
+#: Of tests that load and remove programs of their own: what the session has loaded stays.
+APART = (NET + 2) % 16
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

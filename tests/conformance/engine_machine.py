@@ -21,7 +21,7 @@ from dataplane.agent import network
 from dataplane.agent.kernel import node_addresses
 from dataplane.agent.namespaces import run_in, write_sysctls
 from infra.config import Config
-from tests.bpf.conftest import NET, load, remove
+from tests.bpf.conftest import APART, load, remove
 from tests.conformance.asking import Asker, Target
 from tests.conformance.engine import Report
 from tests.conformance.names import Resolver
@@ -71,7 +71,7 @@ def site(config: Config, tables: Tables) -> MachineSite:
 def machine() -> Iterator[MachineSite]:
     """The kernel side loaded for a while, under the tests' number."""
     with TemporaryDirectory() as home:
-        config = Config(home=Path(home), net=NET)
+        config = Config(home=Path(home), net=APART)
         remove(config)
         try:
             load(config)

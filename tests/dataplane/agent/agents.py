@@ -334,7 +334,7 @@ class Traffic:
 @contextmanager
 def machine(home: Path) -> Iterator[Machine]:
     """A node without programs at first; afterwards the machine is as it was."""
-    config = Config(home=home, net=bpf.NET, agents_port=1)
+    config = Config(home=home, net=bpf.APART, agents_port=1)
     bpf.remove(config)
     shutil.rmtree(config.run, ignore_errors=True)
     made = Machine(config)

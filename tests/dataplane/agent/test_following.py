@@ -24,7 +24,7 @@ FIRST_SERVICE = 60000
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    config = Config(home=tmp_path_factory.mktemp("home"), net=bpf.NET)
+    config = Config(home=tmp_path_factory.mktemp("home"), net=bpf.APART)
     bpf.remove(config)
     bpf.load(config)
     network.ensure_host(config)
