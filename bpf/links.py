@@ -33,7 +33,7 @@ def attach_xdp(program: int, ifindex: int) -> tuple[int, str]:
             if error.errno in (errno.EBUSY, errno.EEXIST):
                 raise Occupied("another XDP program is on the interface") from error
             last = error
-    assert last is not None  # noqa: S101  both modes were refused
+    assert last is not None
     raise last
 
 

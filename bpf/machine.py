@@ -18,7 +18,8 @@ _OUR_MOUNTS = Path("/run/cytoplane.mounts")
 
 
 def _mounts() -> list[tuple[str, str]]:
-    return [tuple(line.split()[1:3]) for line in Path("/proc/mounts").read_text().splitlines()]  # type: ignore[misc]
+    lines = Path("/proc/mounts").read_text().splitlines()
+    return [(where, kind) for _, where, kind, *_ in map(str.split, lines)]
 
 
 def mount_bpffs() -> None:

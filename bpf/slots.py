@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 #: Slots of one service at most; weights beyond that are rounded.
@@ -70,7 +70,7 @@ def _maglev(backends: tuple[Backend, ...]) -> tuple[tuple[str, int], ...]:
                 return tuple(entry for entry in found if entry)
 
 
-def _walk(backend: Backend, size: int):  # type: ignore[no-untyped-def]
+def _walk(backend: Backend, size: int) -> Iterator[int]:
     digest = hashlib.blake2b(f"{backend.address} {backend.port}".encode(), digest_size=16).digest()
     start = int.from_bytes(digest[:8]) % size
     step = int.from_bytes(digest[8:]) % (size - 1) + 1

@@ -52,7 +52,7 @@ def up(config: Config, say: Progress) -> None:
     else:
         supervisor.reload(config)
     supervisor.start(config, ["postgres", "redis", "podman", "registry"])
-    _wait(lambda: not health._postgres(config), 30, "PostgreSQL")  # noqa: SLF001
+    _wait(lambda: not health._postgres(config), 30, "PostgreSQL")
     say("Bringing the database up to date")
     install.database(config, venv, app)
     say("Starting the platform")

@@ -83,7 +83,7 @@ def main() -> None:
         "--log-level",
         "warning",
         "proxpi.server:app",
-    ]  # noqa: S108
+    ]
     os.execvpe(command[0], command, environment)  # noqa: S606
 
 

@@ -70,7 +70,7 @@ def two_nodes(request: pytest.FixtureRequest) -> Iterator[TwoNodes]:
     if control.missing():
         _build(request, "a Kubernetes cluster", "cluster")
     number = int(os.environ.get("CYTOPLANE_TEST_NET", "11"))
-    home = Path(f"/var/tmp/cytoplane-cluster-test-{number}")  # noqa: S108  the number is this run's
+    home = Path(f"/var/tmp/cytoplane-cluster-test-{number}")
     whole = TwoNodes(settings.Cluster(home, number, cache=binaries.cache().parent))
     # What an earlier run left, whatever ended it.
     whole.stop()

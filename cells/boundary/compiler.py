@@ -231,7 +231,7 @@ def _listener(
     edge: Edge,
 ) -> None:
     """The provider's side of an edge that passes its cell's gateway."""
-    assert edge.connection is not None  # noqa: S101  the caller looked
+    assert edge.connection is not None
     cluster = f"cell-{endpoint.rule}"
     if all(known.name != cluster for known in boundary.clusters):
         boundary.clusters.append(
@@ -256,7 +256,7 @@ def _listener(
 def _external(topology: Topology, boundary: Boundary, consumer: Workload, connection: Connection) -> None:
     """Egress to networks and names outside."""
     external = connection.external
-    assert external is not None  # noqa: S101  the caller looked
+    assert external is not None
     if external.cidr and not floor_reason(topology.floor, external.cidr):
         boundary.identities[consumer.identity].external.append(
             (external.cidr, external.port, external.number, ALLOW, connection.rule)

@@ -84,7 +84,7 @@ def _end(topology: Topology, end: int | str | End, reader: Cell | None) -> End:
 def _between(start: End, target: End, port: int, protocol: str) -> list[Explanation]:
     """Between two components."""
     cell, consumer, provider_cell, provider = start.cell, start.workload, target.cell, target.workload
-    assert cell and consumer and provider_cell and provider  # noqa: S101  the caller looked
+    assert cell and consumer and provider_cell and provider
     if cell.tenant != provider_cell.tenant:
         return [parts.stranger(f"`{consumer.name}`")]
     if cell.environment != provider_cell.environment:

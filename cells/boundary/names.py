@@ -36,5 +36,5 @@ def grants(entries: Iterable[NameEntry], name: str) -> dict[tuple[int, int], int
 def entry(connection: Connection) -> NameEntry:
     """What a connection to a name opens."""
     external = connection.external
-    assert external is not None  # noqa: S101  the caller looked
+    assert external is not None
     return (external.name, external.port, external.number, connection.rule)

@@ -30,7 +30,7 @@ AUDITED = " The project is in audit, so it passes and is reported."
 def explanations(topology: Topology, start: End, target: End, port: int, protocol: str) -> list[Explanation]:
     """The verdicts on a component's call to an address, a network, a host name, or the whole internet."""
     cell, consumer = start.cell, start.workload
-    assert cell is not None and consumer is not None  # noqa: S101  the caller looked
+    assert cell is not None and consumer is not None
     if target.kind == ends.DOOR:
         return [_door(topology, consumer, target, port, protocol)]
     if target.kind == ends.HOST:

@@ -24,7 +24,7 @@ _OUTSIDE = (ends.INTERNET, ends.NETWORK, ends.HOST)
 def called(topology: Topology, start: End, target: End, port: int, protocol: str) -> list[Explanation]:
     """A component calls a part of the platform, the node or another tenant."""
     cell, consumer = start.cell, start.workload
-    assert cell is not None and consumer is not None  # noqa: S101  the caller looked
+    assert cell is not None and consumer is not None
     who = f"`{consumer.name}`"
     if target.kind == ends.STRANGER:
         return [stranger(who)]
@@ -123,7 +123,7 @@ def _by_stranger(target: End) -> Explanation:
 
 def _from_internet(target: End, port: int, protocol: str) -> list[Explanation]:
     cell, provider = target.cell, target.workload
-    assert cell is not None and provider is not None  # noqa: S101  the caller looked
+    assert cell is not None and provider is not None
     asked = [
         e
         for e in provider.endpoints

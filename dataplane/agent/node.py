@@ -436,8 +436,8 @@ def _name() -> str:
 def _number_of(config: Config, name: str) -> int:
     """The interface number of a namespace that nobody knows, by its veth's peer; -1 if there is none."""
     try:
-        link = network._links(f"{config.name}-{name}")["eth0"]  # noqa: SLF001
-        peers = {entry["ifindex"]: entry["ifname"] for entry in network._links().values()}  # noqa: SLF001
+        link = network._links(f"{config.name}-{name}")["eth0"]
+        peers = {entry["ifindex"]: entry["ifname"] for entry in network._links().values()}
         outside = peers.get(link.get("link_index", -1), "")
         return int(outside.removeprefix(f"{config.name}v"))
     except (KeyError, ValueError, network.NetworkError):

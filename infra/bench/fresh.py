@@ -102,7 +102,7 @@ def _remove(folder: Path) -> None:
 
 
 def run() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="cytoplane-fresh-", dir="/var/tmp"))  # noqa: S108  for root alone
+    folder = Path(tempfile.mkdtemp(prefix="cytoplane-fresh-", dir="/var/tmp"))
     moments: dict[str, float] = {}
     try:
         _root(folder)

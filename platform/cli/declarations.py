@@ -153,7 +153,7 @@ def _value(node: Node | None, key: str) -> Node | None:
 
 def _instead(text: str, node: Node | None, new: str) -> str:
     """``new`` in the place of an empty value."""
-    assert node is not None  # noqa: S101  what was read has it
+    assert node is not None
     start, end = node.start_mark.index, node.end_mark.index
     return f"{text[:start]}{'' if text[start - 1 : start].isspace() else ' '}{new}{text[end:]}"
 

@@ -141,7 +141,7 @@ def set_variables(
     *,
     acting_user: Actor,
     cell: Cell,
-    set: dict[str, str] | None = None,  # noqa: A002  the word of the API
+    set: dict[str, str] | None = None,
     secrets: dict[str, str] | None = None,
     unset: list[str] | None = None,
     component: str = "",

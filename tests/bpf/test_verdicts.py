@@ -170,7 +170,7 @@ def test_one_workloads_flood_of_flows_loses_nobody_elses(two: Laboratory) -> Non
     def flood() -> None:
         for port in range(20000, 20000 + quota + 2000):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-                client.bind(("0.0.0.0", port))  # noqa: S104  its own namespace
+                client.bind(("0.0.0.0", port))
                 client.sendto(b"who", ("198.51.100.99", 53))
 
     two.tables.apply_identity(

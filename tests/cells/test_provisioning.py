@@ -35,7 +35,7 @@ POLICIES = "networking.k8s.io/v1"
 
 
 @pytest.fixture
-def world(committed_world: World, cluster: Cluster) -> World:  # noqa: F811
+def world(committed_world: World, cluster: Cluster) -> World:
     """Two tenants, and a cluster that is a plane."""
     kubernetes.create_plane(acting_user=committed_world.root, name="cluster", kubeconfig=cluster.text)
     return committed_world
@@ -71,7 +71,7 @@ def refused(code: str, call, *arguments, **more) -> CytoplaneError:  # type: ign
 
 def test_a_plane_keeps_its_kubeconfig_sealed_and_says_who_added_it(
     world: World,
-    cluster: Cluster,  # noqa: F811
+    cluster: Cluster,
 ) -> None:
     plane = Plane.objects.get(name="cluster")
     assert plane.kubeconfig is not None
@@ -86,7 +86,7 @@ def test_a_plane_keeps_its_kubeconfig_sealed_and_says_who_added_it(
         kubernetes.driver_of(other)
 
 
-def test_what_cant_be_used_makes_no_plane(world: World, cluster: Cluster) -> None:  # noqa: F811
+def test_what_cant_be_used_makes_no_plane(world: World, cluster: Cluster) -> None:
     nobody = cluster.server.kubeconfig("nobody", ("nothing",))
     nowhere = cluster.text.replace(cluster.server.address, "https://127.0.0.1:9")
     root = world.root
@@ -104,7 +104,7 @@ def test_what_cant_be_used_makes_no_plane(world: World, cluster: Cluster) -> Non
 def test_cells_get_their_namespace_with_their_plans_quota(
     world: World,
     cluster: Cluster,
-    queue: Queue,  # noqa: F811
+    queue: Queue,
 ) -> None:
     before = world.project("before")
     bind(world)
@@ -130,7 +130,7 @@ def test_cells_get_their_namespace_with_their_plans_quota(
     assert Place.objects.get(pk=place.pk).revision == 1
 
 
-def test_another_plan_is_another_quota(world: World, cluster: Cluster, queue: Queue) -> None:  # noqa: F811
+def test_another_plan_is_another_quota(world: World, cluster: Cluster, queue: Queue) -> None:
     bind(world)
     world.project()
     queue.run()
@@ -144,7 +144,7 @@ def test_another_plan_is_another_quota(world: World, cluster: Cluster, queue: Qu
 def test_a_destroyed_project_leaves_nothing_on_the_plane(
     world: World,
     cluster: Cluster,
-    queue: Queue,  # noqa: F811
+    queue: Queue,
 ) -> None:
     bind(world)
     project = world.project()
@@ -163,7 +163,7 @@ def test_a_destroyed_project_leaves_nothing_on_the_plane(
 def test_an_environment_that_is_bound_elsewhere_takes_its_cells_along(
     world: World,
     cluster: Cluster,
-    queue: Queue,  # noqa: F811
+    queue: Queue,
 ) -> None:
     bind(world)
     world.project()
@@ -176,7 +176,7 @@ def test_an_environment_that_is_bound_elsewhere_takes_its_cells_along(
     assert Place.objects.filter(wanted=True).exclude(location=first.location).count() == 1
 
 
-def test_drift_is_repaired_by_the_sweep(world: World, cluster: Cluster, queue: Queue) -> None:  # noqa: F811
+def test_drift_is_repaired_by_the_sweep(world: World, cluster: Cluster, queue: Queue) -> None:
     bind(world)
     world.project()
     queue.run()
@@ -187,7 +187,7 @@ def test_drift_is_repaired_by_the_sweep(world: World, cluster: Cluster, queue: Q
     assert "deny-ingress" in cluster.objects("NetworkPolicy", only().location, POLICIES)
 
 
-def test_new_credentials_let_what_failed_go_on(world: World, cluster: Cluster, queue: Queue) -> None:  # noqa: F811
+def test_new_credentials_let_what_failed_go_on(world: World, cluster: Cluster, queue: Queue) -> None:
     bind(world)
     plane = Plane.objects.get(name="cluster")
     kept = bytes(plane.kubeconfig or b"")
@@ -209,7 +209,7 @@ def test_new_credentials_let_what_failed_go_on(world: World, cluster: Cluster, q
     assert AuditEvent.objects.filter(verb="plane.kubeconfig").count() == 1
 
 
-def test_a_cluster_that_is_away_is_waited_for(world: World, cluster: Cluster, queue: Queue) -> None:  # noqa: F811
+def test_a_cluster_that_is_away_is_waited_for(world: World, cluster: Cluster, queue: Queue) -> None:
     bind(world)
     world.project()
     cluster.server.pause()
@@ -229,7 +229,7 @@ def test_a_cluster_that_is_away_is_waited_for(world: World, cluster: Cluster, qu
 def test_a_strangers_namespace_is_told_and_not_touched(
     world: World,
     cluster: Cluster,
-    queue: Queue,  # noqa: F811
+    queue: Queue,
 ) -> None:
     bind(world)
     world.project()
@@ -269,7 +269,7 @@ def test_a_killed_workers_place_is_taken_over(
     world: World,
     cluster: Cluster,
     queue: Queue,
-    kind: str,  # noqa: F811
+    kind: str,
 ) -> None:
     bind(world)
     world.project()
@@ -308,7 +308,7 @@ def test_a_killed_workers_place_is_taken_over(
     assert set(cluster.objects("NetworkPolicy", place.location, POLICIES)) == {"deny-ingress", "deny-egress"}
 
 
-def test_a_place_given_up_while_it_is_made_goes(world: World, cluster: Cluster) -> None:  # noqa: F811
+def test_a_place_given_up_while_it_is_made_goes(world: World, cluster: Cluster) -> None:
     bind(world)
     project = world.project()
     place = work.claim(only().pk)
@@ -345,13 +345,13 @@ def test_cells_that_run_cant_be_moved(world: World) -> None:
     assert not Place.objects.exists()
 
 
-def test_a_private_planes_owner_alone_is_bound_to_it(world: World, cluster: Cluster) -> None:  # noqa: F811
+def test_a_private_planes_owner_alone_is_bound_to_it(world: World, cluster: Cluster) -> None:
     kubernetes.create_plane(acting_user=world.root, name="own", kubeconfig=cluster.text, owner="globex")
     refused("not-found", actions.bind_environment, acting_user=world.root, tenant="acme",
             environment="production", plane="own")  # fmt: skip
 
 
-def test_the_api_shows_places_and_binds(world: World, cluster: Cluster, queue: Queue) -> None:  # noqa: F811
+def test_the_api_shows_places_and_binds(world: World, cluster: Cluster, queue: Queue) -> None:
     api = factories.Api(factories.bearer(world.admin))
     world.project()
     body = {"name": "second", "kubeconfig": cluster.text, "owner": "acme"}

@@ -83,7 +83,7 @@ class _Command(Command):
     def client_version(self) -> semver.Version:
         return _version(executable())
 
-    async def run(self, command: list[Any], input: bytes | None = None) -> bytes:  # noqa: A002  pyhelm3's
+    async def run(self, command: list[Any], input: bytes | None = None) -> bytes:
         kept = [f"{name}={os.environ[name]}" for name in _KEPT if name in os.environ]
         # Workers have no home of their own, and neither plugins nor settings of anybody's are wanted.
         clean = ["env", "-i", *_HOMES, *kept]
