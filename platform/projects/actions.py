@@ -107,25 +107,22 @@ def destroy_project(*, acting_user: Actor, project: Project, confirm: str) -> No
 @transaction.atomic
 def set_strict(*, acting_user: Actor, project: Project, strict: bool) -> Project:
     """Whether only declared connections pass inside the project's cells; in force at once."""
-    authorise(acting_user, "configure", project.tenant)
-    before, project.strict = project.strict, strict
-    project.save(update_fields=["strict"])
-    audit.record(
-        acting_user, "project.strict", project, tenant=project.tenant, changes={"strict": [before, strict]}
-    )
-    _touch_planes(project)
-    return project
+    return _set(acting_user, project, "strict", strict)
 
 
 @transaction.atomic
 def set_audit(*, acting_user: Actor, project: Project, audited: bool) -> Project:
     """Whether what the project's declarations could open passes and is reported; in force at once."""
+    return _set(acting_user, project, "audit", audited)
+
+
+def _set(acting_user: Actor, project: Project, mode: str, wanted: bool) -> Project:
     authorise(acting_user, "configure", project.tenant)
-    before, project.audit = project.audit, audited
-    project.save(update_fields=["audit"])
-    audit.record(
-        acting_user, "project.audit", project, tenant=project.tenant, changes={"audit": [before, audited]}
-    )
+    before = getattr(project, mode)
+    setattr(project, mode, wanted)
+    project.save(update_fields=[mode])
+    changes = {mode: [before, wanted]}
+    audit.record(acting_user, f"project.{mode}", project, tenant=project.tenant, changes=changes)
     _touch_planes(project)
     return project
 
