@@ -1,5 +1,5 @@
 #!/bin/sh
-# Lint, then every test; closes with a line that counts them. The argument is the virtual environment.
+# Lint, then every test in two halves at once; closes with a line that counts them. The argument is the virtual environment.
 set -eu
 cd "$(dirname "$0")/.."
 venv=$1
@@ -14,10 +14,7 @@ status=0
 infra/lint.sh "$venv" || status=$?
 if [ $status = 0 ]; then
 	printf -- '-----> tests\n'
-	report=$(mktemp)
-	"$venv/bin/python" -m pytest -c pyproject.toml --rootdir . -p infra.count "--count-file=$report" ${PYTEST_ARGS:-} || status=$?
-	cat "$report"
-	rm -f "$report"
+	"$venv/bin/python" -m infra.run_tests || status=$?
 elif [ -n "$build" ]; then
 	kill "$build" 2>/dev/null || :
 fi
