@@ -55,10 +55,13 @@ def write_private(file: Path, data: bytes) -> None:
 
 
 class ControlPlane:
-    """Requests to the agents' listener of a control plane."""
+    """Requests to the agents' listener of a control plane, ``base`` being `https://host:port`.
 
-    def __init__(self, folder: Path, port: int, host: str = "localhost") -> None:
-        self.folder, self.base = folder, f"https://{host}:{port}"
+    Its certificate must be from the authority that the enrolment token named, and for that host.
+    """
+
+    def __init__(self, folder: Path, base: str) -> None:
+        self.folder, self.base = folder, base
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None

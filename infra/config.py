@@ -10,13 +10,34 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
+import socket
 import tomllib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 V4 = ipaddress.IPv4Network
 V6 = ipaddress.IPv6Network
+#: A host name: nothing else of an address.
+_HOST = re.compile(r"(?=.{1,253}$)(?!-)[A-Za-z0-9-]{1,63}(?:\.(?!-)[A-Za-z0-9-]{1,63})*")
+
+
+def _apart(text: str) -> list[str]:
+    """What commas separate, without what is empty."""
+    return [part for part in (part.strip() for part in text.split(",")) if part]
+
+
+def https_host(url: str) -> str:
+    """Host and port of ``https://host[:port]``. Raises ``ValueError`` for any other address."""
+    parts = urlsplit(url)
+    host, rest = parts.hostname or "", (parts.path.strip("/"), parts.query, parts.fragment)
+    if parts.scheme != "https" or any(rest) or "@" in parts.netloc:
+        raise ValueError(f"{url[:200]!r} isn't https://host:port")
+    if not _HOST.fullmatch(host):
+        ipaddress.ip_address(host)
+    return f"{f'[{host}]' if ':' in host else host}:{parts.port or 443}"
 
 
 def _default(name: str, file_values: dict, fallback):
@@ -60,24 +81,82 @@ class Config:
     #: What loads the kernel programs: bcc (compiles, needs headers), prebuilt (needs neither) or auto,
     #: which is bcc where it can compile.
     loader: str = "auto"
+    #: What this installation is: `platform`, all of it, or `node`, agent, gateway and resolver of a plane
+    #: whose control plane is elsewhere.
+    role: str = "platform"
+    #: Who starts processes here: `machine` (podman) or `kubernetes`.
+    engine: str = "machine"
+    #: The agents' listener of the control plane, `https://host:port`; "": on this machine.
+    control_url: str = ""
+    #: What this node is called in its plane; "": the machine's host name.
+    node_name: str = ""
+    #: Address that the agents' listener listens on; loopback as long as no plane is elsewhere.
+    agents_bind: str = "127.0.0.1"
+    #: Names and addresses, separated by commas, by which nodes elsewhere reach the agents' listener. They
+    #: are in its certificate; commands for new planes carry the first.
+    agents_names: str = ""
+    #: Kubernetes: loopback port of each node where its containers' images come from.
+    registry_port: int = 5001
+    #: Kubernetes: networks of the cluster's pods and services, separated by commas: they are floor.
+    cluster_networks: str = ""
+    #: Kubernetes: interfaces to the other nodes, separated by commas; "": those with the node's addresses.
+    underlay: str = ""
     #: Package index that build steps may use, through the build proxy only.
     extra: dict = field(default_factory=dict, hash=False)
 
     @property
     def opened(self) -> list[V4 | V6]:
         """``open_networks``, parsed. Raises ``ValueError``."""
-        texts = (text.strip() for text in self.open_networks.split(","))
-        return [ipaddress.ip_network(text) for text in texts if text]
+        return [ipaddress.ip_network(text) for text in _apart(self.open_networks)]
 
     @property
     def upstreams(self) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
         """``dns_servers``, parsed. Raises ``ValueError``; a loopback address means nothing to the resolver."""
-        texts = (text.strip() for text in self.dns_servers.split(","))
-        found = [ipaddress.ip_address(text) for text in texts if text]
+        found = [ipaddress.ip_address(text) for text in _apart(self.dns_servers)]
         for address in found:
             if address.is_loopback:
                 raise ValueError(f"{address} is a loopback address, which the resolver can't reach")
         return found
+
+    @property
+    def control_plane(self) -> str:
+        """Address of the agents' listener, without a path. Raises ``ValueError`` unless it is HTTPS."""
+        return f"https://{self.control_host}"
+
+    @property
+    def control_host(self) -> str:
+        """Host and port of the agents' listener, as in addresses of images. Raises ``ValueError``."""
+        return https_host(self.control_url) if self.control_url else f"localhost:{self.agents_port}"
+
+    @property
+    def node(self) -> str:
+        """This node's name in its plane."""
+        return self.node_name or socket.gethostname()[:80] or "node"
+
+    @property
+    def outside_names(self) -> list[str]:
+        """``agents_names``, apart. Raises ``ValueError``."""
+        names = _apart(self.agents_names)
+        for name in names:
+            if not _HOST.fullmatch(name):
+                ipaddress.ip_address(name)
+        return names
+
+    @property
+    def agents_url(self) -> str:
+        """What nodes elsewhere dial. Raises ``ValueError``."""
+        name = next(iter(self.outside_names), "localhost")
+        return f"https://{f'[{name}]' if ':' in name else name}:{self.agents_port}"
+
+    @property
+    def cluster_ranges(self) -> list[V4 | V6]:
+        """``cluster_networks``, parsed. Raises ``ValueError``."""
+        return [ipaddress.ip_network(text) for text in _apart(self.cluster_networks)]
+
+    @property
+    def underlays(self) -> list[str]:
+        """``underlay``, apart: names of interfaces; none if they have to be found."""
+        return _apart(self.underlay)
 
     @property
     def name(self) -> str:
@@ -207,5 +286,14 @@ def load(home: str | os.PathLike | None = None) -> Config:
         dns_servers=_default("dns_servers", values, ""),
         edge_interface=_default("edge_interface", values, ""),
         edge_connections=_default("edge_connections", values, 100),
+        role=_default("role", values, "platform"),
+        engine=_default("engine", values, "machine"),
+        control_url=_default("control_url", values, ""),
+        node_name=_default("node_name", values, ""),
+        agents_bind=_default("agents_bind", values, "127.0.0.1"),
+        agents_names=_default("agents_names", values, ""),
+        registry_port=_default("registry_port", values, 5001),
+        cluster_networks=_default("cluster_networks", values, ""),
+        underlay=_default("underlay", values, ""),
         extra=values.get("extra", {}),
     )

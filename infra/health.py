@@ -95,7 +95,7 @@ def _loopback(config: Config) -> str:
 
 def _nodes(config: Config) -> dict[str, str]:
     """Agent and builder of this machine, as the control plane knows them."""
-    names = {"agent": socket.gethostname()[:80] or "node", "builder": f"builder-{config.name}"}
+    names = {"agent": config.node, "builder": f"builder-{config.name}"}
     found = dict.fromkeys(names, "it has never reported")
     with psycopg.connect(
         host=str(config.postgres_socket_dir), user="postgres", dbname="cytoplane", connect_timeout=3

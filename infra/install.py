@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import hashlib
+import ipaddress
 import json
 import os
 import shutil
@@ -47,7 +48,8 @@ def check(config: Config) -> None:
     )
     if config.loader not in ("auto", "bcc", "prebuilt"):
         raise InstallError(f"CYTOPLANE_LOADER is {config.loader}: it can be auto, bcc or prebuilt.")
-    for text in (*texts, config.edge_interface):
+    where = (config.control_url, config.node_name, config.agents_bind, config.agents_names)
+    for text in (*texts, *where, config.edge_interface, config.cluster_networks, config.underlay):
         if not text.isprintable() or '"' in text or "\\" in text:
             raise InstallError(f"The setting {text!r} holds characters that no setting may have.")
     try:
@@ -58,6 +60,17 @@ def check(config: Config) -> None:
         config.upstreams  # noqa: B018  likewise
     except ValueError as error:
         raise InstallError(f"CYTOPLANE_DNS_SERVERS can't be read: {error}.") from None
+    if (config.role, config.engine) not in (("platform", "machine"), ("node", "machine")):
+        raise InstallError(
+            f"An installation of role {config.role!r} and engine {config.engine!r} isn't started like this: "
+            "the role is platform or node; on Kubernetes the chart `data-plane` starts what runs there."
+        )
+    try:
+        config.control_plane, config.outside_names, ipaddress.ip_address(config.agents_bind)
+    except ValueError as error:
+        raise InstallError(
+            f"CYTOPLANE_CONTROL_URL, CYTOPLANE_AGENTS_NAMES or CYTOPLANE_AGENTS_BIND can't be read: {error}."
+        ) from None
     domain, portal = config.apps_domain.lower(), config.portal_host.lower()
     shares = domain == portal or portal.endswith(f".{domain}") or domain.endswith(f".{portal}")
     if shares and domain != "localhost":
@@ -84,6 +97,15 @@ def write_config(config: Config) -> None:
         f'edge_interface = "{config.edge_interface}"',
         f"edge_connections = {config.edge_connections}",
         f'loader = "{config.loader}"',
+        f'role = "{config.role}"',
+        f'engine = "{config.engine}"',
+        f'control_url = "{config.control_url}"',
+        f'node_name = "{config.node_name}"',
+        f'agents_bind = "{config.agents_bind}"',
+        f'agents_names = "{config.agents_names}"',
+        f"registry_port = {config.registry_port}",
+        f'cluster_networks = "{config.cluster_networks}"',
+        f'underlay = "{config.underlay}"',
     ]
     (config.home / "config.toml").write_text("\n".join(lines) + "\n")
 

@@ -228,7 +228,7 @@ def control_gateway(config: Config) -> None:
     }
     listener = {
         "name": "agents",
-        "address": {"socket_address": {"address": "0.0.0.0", "port_value": config.agents_port}},
+        "address": {"socket_address": {"address": config.agents_bind, "port_value": config.agents_port}},
         "filter_chains": [
             {
                 "filters": [

@@ -43,7 +43,7 @@ def ensure(config: Config, control: ControlPlane, client: podman.Podman, referen
             "--quiet",
             "--src-cert-dir",
             str(control.folder),
-            f"docker://localhost:{config.agents_port}/{reference}",
+            f"docker://{config.control_host}/{reference}",
             f"containers-storage:{name}",
         ]
         done = subprocess.run(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import socket
 import threading
 import time
 from typing import Any
@@ -59,7 +58,7 @@ class Agent:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.control = ControlPlane(config.agent_dir, config.agents_port)
+        self.control = ControlPlane(config.agent_dir, config.control_plane)
         self.gateway = Gateway(config)
         self.edge = edge.Guard(config)
         self.workers: dict[str, ReplicaWorker] = {}
@@ -94,7 +93,7 @@ class Agent:
 
     def run(self) -> None:
         """Bring up the kernel side, take up what was, then follow the control plane."""
-        unready.bring_up(self.prepare, self.control, _name(), facts())
+        unready.bring_up(self.prepare, self.control, self.config.node, facts())
         self._restore()
         assert self._watch is not None
         self._watch.start()
@@ -135,7 +134,7 @@ class Agent:
         delay = 0.5
         while True:
             try:
-                self.control.enrol(_name(), facts())
+                self.control.enrol(self.config.node, facts())
                 self.control.renew_if_due()
                 have = self._state
                 answer = self.control.get(
@@ -427,10 +426,6 @@ class Agent:
             "connections": self.kernel.usage(self.snapshot["boundary"]) if self.snapshot else {},
             "facts": {**facts(), **programs.facts(self.config)},
         }
-
-
-def _name() -> str:
-    return socket.gethostname()[:80] or "node"
 
 
 def _number_of(config: Config, name: str) -> int:

@@ -317,7 +317,7 @@ class Runner:
             "--dest-cert-dir=/mnt/certificates",
             f"--digestfile={self._inside(digest)}",
             f"containers-storage:{tag}",
-            f"docker://localhost:{self.config.agents_port}/{self.job.repository}:build-{self.job.number}",
+            f"docker://{self.config.control_host}/{self.job.repository}:build-{self.job.number}",
         ]
         code, text = self.run(command, show=False, network=False, certificates=self._certificates(control))
         if code:

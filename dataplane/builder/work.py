@@ -65,7 +65,7 @@ class Builder:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.control = ControlPlane(config.builder_dir, config.agents_port)
+        self.control = ControlPlane(config.builder_dir, config.control_plane)
 
     def loop(self, slot: int) -> None:
         """Take and do builds for ever."""

@@ -1,4 +1,4 @@
-"""The server certificate of the agents' listener, renewed long before it ends.
+"""The server certificate of the agents' listener, renewed long before it ends or when its names change.
 
 The control gateway watches the folder and takes a new certificate over without a restart.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
+from cryptography import x509
 from django.conf import settings
 
 from dataplane.planes import authority
@@ -22,10 +24,11 @@ def renew(now: float | None = None) -> bool:
     folder = config.server_tls
     certificate = folder / "server.pem"
     now = time.time() if now is None else now
-    if certificate.exists() and now - certificate.stat().st_mtime < RENEW_AFTER:
+    names = dict.fromkeys(["localhost", "127.0.0.1", "::1", config.portal_host, *config.outside_names])
+    fresh = certificate.exists() and now - certificate.stat().st_mtime < RENEW_AFTER
+    if fresh and _names_of(certificate) == set(names):
         return False
     signer = authority.Authority()
-    names = dict.fromkeys(["localhost", "127.0.0.1", "::1", config.portal_host])
     made, key = signer.issue_server(list(names))
     files = {
         "authority.pem": signer.pem,
@@ -38,6 +41,16 @@ def renew(now: float | None = None) -> bool:
     for name in files:
         (folder / f".{name}.new").rename(folder / name)
     return True
+
+
+def _names_of(file: Path) -> set[str]:
+    """Whom a certificate is for; nobody if it can't be read."""
+    try:
+        found = x509.load_pem_x509_certificate(file.read_bytes())
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound):
+        return set()
+    return {str(name.value) for name in names}
 
 
 def _write(path: str, text: str) -> None:

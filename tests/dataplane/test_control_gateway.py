@@ -103,7 +103,7 @@ def bare(transactional_db: None) -> Bare:
 
 def node(config: Config, folder: Path, token: str = "", name: str = "node-1") -> ControlPlane:
     """A node's client, enrolled if it has a token."""
-    made = ControlPlane(folder, config.agents_port)
+    made = ControlPlane(folder, config.control_plane)
     if token:
         (folder / "enrolment").write_text(token + "\n")
         made.enrol(name, {"cpus": 2})
@@ -151,7 +151,7 @@ def test_a_refused_token_says_why_and_stays(config: Config, bare: Bare, tmp_path
     with pytest.raises(Refused, match="token is unknown, used or expired"):
         node(config, tmp_path / "agent", wrong)
     assert (tmp_path / "agent" / "enrolment").exists()
-    assert not ControlPlane(tmp_path / "agent", config.agents_port).enrolled
+    assert not ControlPlane(tmp_path / "agent", config.control_plane).enrolled
 
 
 def test_a_node_that_went_down_in_the_middle_of_enrolment_goes_on(agent: ControlPlane) -> None:
@@ -209,7 +209,7 @@ def test_a_foreign_authority_never_sees_the_token(
 ) -> None:
     port, heard, _ = impostor
     folder = tmp_path / "agent"
-    made = ControlPlane(folder, port)
+    made = ControlPlane(folder, f"https://localhost:{port}")
     token = enrolment.create_token(Node.Kind.AGENT, bare.plane)
     (folder / "enrolment").write_text(token)
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -224,7 +224,7 @@ def test_another_authority_than_the_tokens_is_refused(config: Config, bare: Bare
     for token in (f"cye_x.{signer.fingerprint}", "cye_x.", "cye_x", ""):
         folder = tmp_path / "agent"
         shutil.rmtree(folder, ignore_errors=True)
-        made = ControlPlane(folder, config.agents_port)
+        made = ControlPlane(folder, config.control_plane)
         (folder / "enrolment").write_text(token)
         with pytest.raises(Refused, match="isn't the one"):
             made.enrol("node-1", {})

@@ -75,7 +75,7 @@ class Node:
         phases = self.history.setdefault(wanted["id"], [])
         made = ReplicaWorker(
             self.config,
-            ControlPlane(self.config.agent_dir, 1),
+            ControlPlane(self.config.agent_dir, "https://localhost:1"),
             self.kernel,
             wanted,
             lambda: phases.append(made.status.phase),

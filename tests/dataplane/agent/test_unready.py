@@ -19,7 +19,7 @@ class Recorder(ControlPlane):
     """Keeps what would have been sent."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, 1)
+        super().__init__(folder, "https://localhost:1")
         self.sent: list[tuple[str, Any]] = []
 
     def enrol(self, name: str, facts: dict[str, Any]) -> None:
@@ -64,7 +64,12 @@ def test_each_failure_is_reported_with_its_reason_until_it_works(
 
 
 def test_a_control_plane_that_is_away_stops_no_attempt(tmp_path: Path, no_pause: list[float]) -> None:
-    unready.bring_up(failing(*[KernelError("x")] * 8), ControlPlane(tmp_path / "agent", 1), "node-1", FACTS)
+    unready.bring_up(
+        failing(*[KernelError("x")] * 8),
+        ControlPlane(tmp_path / "agent", "https://localhost:1"),
+        "node-1",
+        FACTS,
+    )
     assert len(no_pause) == 8
     assert max(no_pause) == unready.LONGEST_PAUSE
 
