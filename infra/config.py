@@ -67,6 +67,11 @@ class Config:
     #: 1 where people reach the portal by TLS, which something in front of it speaks: cookies are
     #: for TLS alone then.
     portal_tls: int = 0
+    #: Where people find the portal, `https://portal.example.com`; "": by its host and port. TLS is spoken by
+    #: something in front of it.
+    portal_origin: str = ""
+    #: Addresses that the portal listens on, separated by commas; "": the loopback ones.
+    portal_bind: str = ""
     #: Package index of builds; "" takes pip's own setting, else the public one.
     index_url: str = ""
     #: Private networks that tenants may declare egress to, separated by commas. All others are floor.
@@ -257,7 +262,13 @@ class Config:
 
     @property
     def portal_url(self) -> str:
-        return f"http://{self.portal_host}:{self.portal_port}"
+        """Where people find the portal, without a slash at the end."""
+        return self.portal_origin or f"http://{self.portal_host}:{self.portal_port}"
+
+    @property
+    def portal_addresses(self) -> list[str]:
+        """Addresses that the portal listens on. Raises ``ValueError``."""
+        return [str(ipaddress.ip_address(text)) for text in _apart(self.portal_bind or "127.0.0.1,::1")]
 
 
 def load(home: str | os.PathLike | None = None) -> Config:
@@ -280,6 +291,8 @@ def load(home: str | os.PathLike | None = None) -> Config:
         portal_host=_default("portal_host", values, "localhost"),
         cache=Path(_default("cache", values, "/var/cache/cytoplane")),
         portal_tls=_default("portal_tls", values, 0),
+        portal_origin=_default("portal_origin", values, ""),
+        portal_bind=_default("portal_bind", values, ""),
         index_url=_default("index_url", values, ""),
         open_networks=_default("open_networks", values, ""),
         loader=_default("loader", values, "auto"),

@@ -91,6 +91,8 @@ def write_config(config: Config) -> None:
         f'portal_host = "{config.portal_host}"',
         f'cache = "{config.cache}"',
         f"portal_tls = {config.portal_tls}",
+        f'portal_origin = "{config.portal_origin}"',
+        f'portal_bind = "{config.portal_bind}"',
         f'index_url = "{config.index_url}"',
         f'open_networks = "{config.open_networks}"',
         f'dns_servers = "{config.dns_servers}"',

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from infra import control_gateway as control_gateway_settings
 from infra import users
 from infra.config import Config
 
@@ -147,116 +148,7 @@ def registry(config: Config) -> None:
 
 def control_gateway(config: Config) -> None:
     """Envoy in front of the agents' application: verifies client certificates and forwards them."""
-    folder, tls_folder = config.home / "control-gateway", config.server_tls
-    kind = "type.googleapis.com/envoy"
-    manager = {
-        "@type": f"{kind}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "agents",
-        "forward_client_cert_details": "SANITIZE_SET",
-        "set_current_client_cert_details": {"uri": True},
-        "use_remote_address": True,
-        "common_http_protocol_options": {"headers_with_underscores_action": "REJECT_REQUEST"},
-        "stream_idle_timeout": "300s",
-        "normalize_path": True,
-        "merge_slashes": True,
-        "path_with_escaped_slashes_action": "REJECT_REQUEST",
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [
-                        # Addresses that only this gateway itself may ask.
-                        {"match": {"prefix": "/authz"}, "direct_response": {"status": 404}},
-                        {
-                            "match": {"prefix": "/v2/"},
-                            "route": {"cluster": "registry", "timeout": "600s", "idle_timeout": "600s"},
-                        },
-                        {
-                            "match": {"prefix": "/"},
-                            "route": {"cluster": "web", "timeout": "120s"},
-                            "typed_per_filter_config": {
-                                "envoy.filters.http.ext_authz": {
-                                    "@type": f"{kind}.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
-                                    "disabled": True,
-                                }
-                            },
-                        },
-                    ],
-                }
-            ]
-        },
-        "http_filters": [
-            {
-                "name": "envoy.filters.http.ext_authz",
-                "typed_config": {
-                    "@type": f"{kind}.extensions.filters.http.ext_authz.v3.ExtAuthz",
-                    "failure_mode_allow": False,
-                    "http_service": {
-                        "server_uri": {"uri": "http://web", "cluster": "web", "timeout": "5s"},
-                        "path_prefix": "/authz",
-                    },
-                    "allowed_headers": {
-                        "patterns": [{"exact": "x-forwarded-client-cert"}, {"exact": "content-type"}]
-                    },
-                },
-            },
-            {
-                "name": "envoy.filters.http.router",
-                "typed_config": {"@type": f"{kind}.extensions.filters.http.router.v3.Router"},
-            },
-        ],
-    }
-    tls = {
-        "@type": f"{kind}.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-        "common_tls_context": {
-            "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
-            "tls_certificates": [
-                {
-                    "certificate_chain": {"filename": str(tls_folder / "server.pem")},
-                    "private_key": {"filename": str(tls_folder / "server.key")},
-                    "watched_directory": {"path": str(tls_folder)},
-                }
-            ],
-            "validation_context": {
-                "trusted_ca": {"filename": str(tls_folder / "authority.pem")},
-                # Whether an ended certificate may still do something is decided by what it asks.
-                "allow_expired_certificate": True,
-            },
-        },
-        "require_client_certificate": False,
-    }
-    listener = {
-        "name": "agents",
-        "address": {"socket_address": {"address": config.agents_bind, "port_value": config.agents_port}},
-        "filter_chains": [
-            {
-                "filters": [
-                    {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
-                ],
-                "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls},
-            }
-        ],
-    }
-    document = {
-        "node": {"id": "control-gateway", "cluster": config.name},
-        "static_resources": {
-            "listeners": [listener],
-            "clusters": [
-                _pipe("web", config.web_socket),
-                _pipe("registry", config.registry_socket),
-            ],
-        },
-    }
-    write(folder / "envoy.json", json.dumps(document, indent=1), config, "-gw")
-
-
-def _pipe(name: str, path: Path) -> dict[str, Any]:
-    return {
-        "name": name,
-        "connect_timeout": "2s",
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(path)}}}}]}],
-        },
-    }
+    document = control_gateway_settings.document(
+        config, control_gateway_settings.pipe("registry", config.registry_socket)
+    )
+    write(config.home / "control-gateway" / "envoy.json", json.dumps(document, indent=1), config, "-gw")

@@ -25,7 +25,8 @@ from infra.config import Config
 #: What an installation is told by its environment. A developer's own must not reach the tests.
 _OURS = (
     *("HOME", "NET", "PORTAL_PORT", "APPS_PORT", "AGENTS_PORT", "APPS_DOMAIN", "PORTAL_HOST", "PORTAL_TLS"),
-    *("DATABASE", "DATABASE_USER", "DATABASE_HOST", "DATABASE_PORT", "REDIS", "SECRET_KEY"),
+    *("DATABASE", "DATABASE_USER", "DATABASE_HOST", "DATABASE_PORT", "REDIS", "SECRET_KEY", "STATIC"),
+    *("DATABASE_PASSWORD", "DATABASE_TLS", "DATABASE_CA", "REDIS_HOST", "PORTAL_ORIGIN", "PORTAL_BIND"),
 )
 #: Whom PostgreSQL (which refuses to run as root) and Redis run as when the tests are root's.
 _USER = "postgres"

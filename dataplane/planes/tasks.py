@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cells.boundary.incremental import PLATFORM
 from controlplane.celery import app
-from dataplane.planes import server_certificate, snapshots
+from dataplane.planes import snapshots
 from dataplane.planes.models import Plane
 
 
@@ -12,12 +12,6 @@ from dataplane.planes.models import Plane
 def rebuild(plane_id: int) -> None:
     """Bring a plane's units up to date that changed."""
     snapshots.rebuild(plane_id)
-
-
-@app.task(name="planes.server_certificate")
-def renew_server_certificate() -> None:
-    """The agents' listener must never be without a certificate that is in force."""
-    server_certificate.renew()
 
 
 @app.task(name="planes.rebuild_all")

@@ -9,6 +9,8 @@ from celery import Celery, Task
 from django.conf import settings
 from django.db import transaction
 
+from controlplane import alive
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 
 
@@ -48,9 +50,11 @@ app.conf.update(
     broker_transport_options={"visibility_timeout": 120, "socket_keepalive": True},
     worker_hijack_root_logger=False,
     beat_schedule_filename="",
+    beat_scheduler="controlplane.beat:LeasedScheduler",
     timezone="UTC",
 )
 app.autodiscover_tasks()
+app.steps["worker"].add(alive.WorkerAlive)
 
 #: Written by a periodic task: it is there as long as beat, broker and a worker do their work.
 PULSE_KEY = "cytoplane:pulse"

@@ -154,6 +154,11 @@ CATALOGUE: dict[str, Entry] = {
         "The client certificate is missing, unknown, expired or revoked.",
         "Renew it, or enrol the node again.",
     ),
+    "node-tokens-paced": Entry(
+        429,
+        "The controller of {plane} has asked for too many tokens within an hour.",
+        "Look at the nodes that can't enrol; it goes on by itself.",
+    ),
     "enrolment-refused": Entry(
         403, "The enrolment token is unknown, used or expired.", "Make a new one: `cyto planes token`."
     ),

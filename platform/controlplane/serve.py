@@ -1,4 +1,4 @@
-"""The web process: the portal on the loopback addresses, the agents' application on a unix socket.
+"""The web process: the portal on its addresses, the agents' application on a unix socket.
 
 Both run in one event loop. The agents' socket is for the control gateway alone, which has verified
 the client's certificate; it must never be reachable from a browser.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import os
 import signal
 import socket
@@ -17,22 +19,36 @@ from typing import Any
 import uvicorn
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+log = logging.getLogger("cytoplane.serve")
+#: How often it is looked whether the certificate is due.
+CERTIFICATE_SECONDS = 3600.0
 
 
-def _loopback(port: int) -> list[socket.socket]:
-    """Listening sockets on 127.0.0.1 and, where there is IPv6, on ::1."""
-    sockets = []
-    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
-        listener = socket.socket(family, socket.SOCK_STREAM)
+def _listeners(addresses: list[str], port: int) -> list[socket.socket]:
+    """Listening sockets on those of the addresses that there are. Raises ``OSError`` if that is none."""
+    sockets, failed = [], OSError(errno.EADDRNOTAVAIL, "there is no address to listen on")
+    for address in addresses:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            listener = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            failed = error
+            continue
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             listener.bind((address, port))
-        except OSError:
+        except OSError as error:
             listener.close()
-            if family == socket.AF_INET:
+            # Machines without IPv6 are common; a port that somebody else has is an error.
+            if error.errno == errno.EADDRINUSE:
                 raise
+            failed = error
             continue
         sockets.append(listener)
+    if not sockets:
+        raise failed
     return sockets
 
 
@@ -43,6 +59,18 @@ def _unix(path: Path) -> socket.socket:
     listener.bind(str(path))
     path.chmod(0o660)
     return listener
+
+
+async def _certificates() -> None:
+    """Keep the certificate of the gateway beside this process in force: it must never be without one."""
+    from dataplane.planes import server_certificate
+
+    while True:
+        try:
+            await asyncio.to_thread(server_certificate.renew)
+        except (OSError, ValueError):
+            log.exception("the agents' listener gets no new certificate")
+        await asyncio.sleep(CERTIFICATE_SECONDS)
 
 
 class _Server(uvicorn.Server):
@@ -79,9 +107,12 @@ async def _serve() -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    certificates = asyncio.create_task(_certificates())
     await asyncio.gather(
-        portal.serve(sockets=_loopback(config.portal_port)), agents.serve(sockets=[_unix(config.web_socket)])
+        portal.serve(sockets=_listeners(config.portal_addresses, config.portal_port)),
+        agents.serve(sockets=[_unix(config.web_socket)]),
     )
+    certificates.cancel()
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from controlplane import external
 from infra import config as installation
 
 CONFIG = installation.load()
@@ -25,12 +26,14 @@ def _secret_key() -> str:
 
 SECRET_KEY = _secret_key()
 DEBUG = False
-TLS = bool(CONFIG.portal_tls)
+TLS = bool(CONFIG.portal_tls) or CONFIG.portal_origin.startswith("https://")
 ALLOWED_HOSTS = [CONFIG.portal_host, "localhost", "127.0.0.1", "[::1]"]
 _scheme = "https" if TLS else "http"
 CSRF_TRUSTED_ORIGINS = [
     f"{_scheme}://{host}:{CONFIG.portal_port}" for host in (CONFIG.portal_host, "localhost", "127.0.0.1")
 ]
+if CONFIG.portal_origin:
+    CSRF_TRUSTED_ORIGINS.append(CONFIG.portal_origin)
 
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -82,20 +85,9 @@ TEMPLATES = [
     }
 ]
 
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": os.environ.get("CYTOPLANE_DATABASE", "cytoplane"),
-        "USER": os.environ.get("CYTOPLANE_DATABASE_USER", "cytoplane"),
-        "HOST": os.environ.get("CYTOPLANE_DATABASE_HOST", str(CONFIG.postgres_socket_dir)),
-        "PORT": os.environ.get("CYTOPLANE_DATABASE_PORT", ""),
-        "CONN_HEALTH_CHECKS": True,
-        # One pool a process: streams and long polls give their connection back between reads.
-        "OPTIONS": {"pool": {"min_size": 1, "max_size": 12, "timeout": 10}},
-    }
-}
+DATABASES = {"default": external.database(os.environ, CONFIG.postgres_socket_dir)}
 
-REDIS_URL = os.environ.get("CYTOPLANE_REDIS", f"unix://{CONFIG.redis_socket}")
+REDIS_URL = external.redis_url(os.environ, CONFIG.redis_socket)
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 
 AUTH_USER_MODEL = "tenants.User"
@@ -127,7 +119,8 @@ X_FRAME_OPTIONS = "DENY"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 
 STATIC_URL = "/static/"
-STATIC_ROOT = CONFIG.home / "static"
+# An image brings them along.
+STATIC_ROOT = Path(os.environ.get("CYTOPLANE_STATIC", CONFIG.home / "static"))
 STATICFILES_DIRS = [path for path in [BASE / "web" / "static" / "build"] if path.exists()]
 
 LANGUAGE_CODE = "en"
@@ -142,7 +135,6 @@ CELERY_BEAT_SCHEDULE = {
     "repositories": {"task": "delivery.pack_repositories", "schedule": 1800.0},
     "places": {"task": "provisioning.sweep", "schedule": 5.0},
     "planes": {"task": "planes.rebuild_all", "schedule": 30.0},
-    "server certificate": {"task": "planes.server_certificate", "schedule": 3600.0},
     "telemetry": {"task": "telemetry.prune", "schedule": 600.0},
 }
 CELERY_BROKER_URL = (

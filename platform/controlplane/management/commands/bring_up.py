@@ -18,9 +18,8 @@ class Command(BaseCommand):
         parser.add_argument("kinds", nargs="*", choices=[*Node.Kind.values, []])
 
     def handle(self, *args, **options):
-        call_command("migrate", interactive=False, verbosity=0)
+        call_command("bring_database_up")
         call_command("collectstatic", interactive=False, clear=True, verbosity=0)
-        call_command("init_platform", verbosity=0)
         plane = Plane.objects.get(name="shared")
         tokens = {
             kind: enrolment.create_token(kind, plane if kind == Node.Kind.AGENT else None)
