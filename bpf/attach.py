@@ -56,6 +56,18 @@ def attach(config: Config, ifindex: int) -> None:
         del name
 
 
+def attach_foreign(config: Config, ifindex: int) -> None:
+    raise NotImplementedError
+
+
+def attach_underlay(config: Config, ifindex: int) -> None:
+    raise NotImplementedError
+
+
+def detach_underlay(config: Config, ifindex: int) -> None:
+    raise NotImplementedError
+
+
 def detach_all(config: Config) -> None:
     """Remove the programs from every interface of this installation."""
     with IPRoute() as ip:

@@ -16,7 +16,7 @@ from bpf import btf, layout, source
 #: C structure → its members in the order in which ``layout.py`` packs them.
 NAMES: dict[str, str] = {
     "config": "workloads4 workloads4_mask services4 services4_mask workloads6 services6 generation",
-    "endpoint": "id flags mac host_mac",
+    "endpoint": "id flags mac host_mac bridge",
     "caller": "identity ifindex flags",
     "owner": "identity ifindex",
     "identity": "epoch cell flags",

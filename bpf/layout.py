@@ -11,7 +11,7 @@ import struct
 from functools import lru_cache
 
 CONFIG = struct.Struct("=4s4s4s4s8s8sI")
-ENDPOINT = struct.Struct("=II6s6s")
+ENDPOINT = struct.Struct("=II6s6sI")
 CALLER = struct.Struct("=III")
 OWNER = struct.Struct("=II")
 IDENTITY = struct.Struct("=III")
@@ -42,6 +42,7 @@ MAPS: dict[str, tuple[struct.Struct, struct.Struct]] = {
     "endpoints": (U32, ENDPOINT),
     "callers": (U64, CALLER),
     "ipcache": (struct.Struct("=16s"), OWNER),
+    "underlays": (U32, U32),
     "identities": (U32, IDENTITY),
     "policy": (POLICY_KEY, RULE),
     "external": (EXTERNAL_KEY, RULE),
@@ -79,6 +80,7 @@ INNER: dict[str, tuple[int, int, int, struct.Struct, struct.Struct]] = {
 EXTERNAL_V4 = 0x100
 IDENTITY_ABOVE_FLOOR, IDENTITY_LIMITED, IDENTITY_METERED = 1, 2, 4
 CALLER_UNTRANSLATED = 1
+ENDPOINT_FOREIGN = 1
 #: Bits before the address in EXTERNAL_KEY's prefix length.
 EXTERNAL_FIXED_BITS = 96
 

@@ -159,13 +159,19 @@ class Tables(ServiceTables, TrackingTables):
         host_mac: bytes,
         cookie: int = 0,
         translate: bool = True,
+        *,
+        foreign: bool = False,
+        bridge: int = 0,
     ) -> None:
         """Make an interface known. ``identity`` is what spoofed packets are reported under.
 
         With a namespace ``cookie`` the socket hooks serve the namespace too; unless ``translate``,
-        they leave service addresses as they are, which tc then drops.
+        they leave service addresses as they are, which tc then drops. ``foreign``: a CNI made it, so it
+        asks for its neighbours. ``bridge``: the interface that it is a port of.
         """
-        value = layout.ENDPOINT.pack(identity, 0, mac, host_mac)
+        value = layout.ENDPOINT.pack(
+            identity, layout.ENDPOINT_FOREIGN if foreign else 0, mac, host_mac, bridge
+        )
         self.ensure_conntrack(ifindex)
         self._maps["endpoints"].set(layout.U32.pack(ifindex), value)
         if cookie:
@@ -195,7 +201,7 @@ class Tables(ServiceTables, TrackingTables):
         }
 
     def set_address(self, address: str, identity: int, ifindex: int) -> None:
-        """An address belongs to an identity, and only this interface may use it."""
+        """An address belongs to an identity, and only this interface may use it; 0: it is on another node."""
         key, value = layout.pack_address(address), layout.OWNER.pack(identity, ifindex)
         if self._maps["ipcache"].get(key) != value:
             self._maps["ipcache"].set(key, value)
@@ -211,6 +217,23 @@ class Tables(ServiceTables, TrackingTables):
             layout.unpack_address(key): layout.OWNER.unpack(value)  # type: ignore[misc]
             for key, value in self._maps["ipcache"].items()
         }
+
+    # The way to other nodes.
+    def set_underlays(self, ifindexes: Iterable[int]) -> None:
+        """Exactly these interfaces lead to other nodes: addresses that are there may come in by them."""
+        wanted = {layout.U32.pack(ifindex) for ifindex in ifindexes}
+        table = self._maps["underlays"]
+        present = set(table.keys())
+        for key in wanted - present:
+            table.set(key, layout.U32.pack(0))
+        for key in present - wanted:
+            table.delete(key)
+        if wanted != present:
+            self._owners_changed()
+
+    def underlays(self) -> set[int]:
+        """Interface indexes."""
+        return {layout.U32.unpack(key)[0] for key in self._maps["underlays"].keys()}
 
     # Policy.
     def apply_identity(

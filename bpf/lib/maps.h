@@ -10,6 +10,8 @@ CY_MAP("hash", __u32, struct endpoint, endpoints, 16384, BPF_F_NO_PREALLOC)
 CY_MAP("hash", __u64, struct caller, callers, 16384, BPF_F_NO_PREALLOC)
 /* Platform addresses only. Agent writes; all read. Full: the start is refused. */
 CY_MAP("hash", struct address, struct owner, ipcache, 131072, BPF_F_NO_PREALLOC)
+/* Interfaces to other nodes. Agent writes; tc reads: addresses of other nodes may come in by these alone. */
+CY_MAP("hash", __u32, __u32, underlays, 64, BPF_F_NO_PREALLOC)
 /* The switch of the policy's atomic swap. Agent writes; all read. */
 CY_MAP("hash", __u32, struct identity, identities, 65536, BPF_F_NO_PREALLOC)
 /* Agent writes under an epoch that isn't in force yet; all read. Full: the change is refused, the old rules stay. */

@@ -21,7 +21,9 @@ struct endpoint {
 	__u32 flags;
 	__u8 mac[6];			/* the workload's own */
 	__u8 host_mac[6];		/* of the host side: the only neighbour it has */
+	__u32 bridge;			/* interface that this one is a port of; 0: none */
 };
+#define ENDPOINT_FOREIGN 1		/* a CNI made it: it asks for its neighbours */
 
 /* Who a network namespace is, for the socket hooks. */
 struct caller {
@@ -33,7 +35,7 @@ struct caller {
 
 struct owner {
 	__u32 identity;
-	__u32 ifindex;			/* the only interface that may use the address; 0: none on this node */
+	__u32 ifindex;			/* the only interface that may use the address; 0: it is on another node */
 };
 
 struct identity {

@@ -8,45 +8,52 @@ thing by which interfaces are recognised as ours.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bpf import attach
 from bpf.tables import Tables
 from dataplane.agent import namespaces, selftest
-from dataplane.agent.host import ensure_host, remove_host
+from dataplane.agent.foreign import (
+    Foreign,
+    adopt_foreign,
+    ensure_underlays,
+    find_foreign,
+    introduce_foreign,
+    release_foreign,
+)
+from dataplane.agent.host import ensure_host, remove_host, set_platform
+from dataplane.agent.interfaces import INSIDE as _INSIDE
+from dataplane.agent.interfaces import Address, Namespace, NetworkError
+from dataplane.agent.interfaces import ip as _ip
+from dataplane.agent.interfaces import links as _links
+from dataplane.agent.interfaces import mac as _mac
 from infra.config import Config
 
 __all__ = [
     "Address",
+    "Foreign",
     "Namespace",
+    "NetworkError",
     "adopt",
+    "adopt_foreign",
     "connect",
     "create",
     "destroy",
     "ensure_host",
+    "ensure_underlays",
+    "find_foreign",
+    "introduce_foreign",
     "listing",
+    "release_foreign",
     "remove_host",
+    "set_platform",
 ]
 
 GATEWAY4, GATEWAY6 = "169.254.1.1", "fe80::1"
 
-_INSIDE = {
-    "net/ipv4/ip_unprivileged_port_start": "0",
-    "net/ipv4/conf/all/accept_redirects": "0",
-    "net/ipv4/conf/all/send_redirects": "0",
-    "net/ipv4/conf/all/accept_source_route": "0",
-    "net/ipv6/conf/all/accept_ra": "0",
-    "net/ipv6/conf/default/accept_ra": "0",
-    "net/ipv6/conf/all/accept_redirects": "0",
-    "net/ipv6/conf/all/accept_source_route": "0",
-    "net/ipv6/conf/default/dad_transmits": "0",
-    "net/ipv6/conf/default/router_solicitations": "0",
-}
 _HOST_SIDE = {
     "net/ipv4/conf/{}/rp_filter": "0",
     "net/ipv4/conf/{}/proxy_arp": "0",
@@ -60,52 +67,6 @@ _HOST_SIDE = {
     "net/ipv6/conf/{}/proxy_ndp": "0",
     "net/ipv6/conf/{}/forwarding": "1",
 }
-
-
-@dataclass(frozen=True)
-class Address:
-    """A pair of addresses and the identity that it stands for."""
-
-    v4: str
-    v6: str
-    identity: int
-
-
-@dataclass(frozen=True)
-class Namespace:
-    """A namespace with its veth. ``mac`` is the workload's, ``host_mac`` that of the host's side."""
-
-    name: str
-    path: Path
-    ifname: str
-    ifindex: int
-    cookie: int
-    mac: bytes
-    host_mac: bytes
-
-
-class NetworkError(RuntimeError):
-    """A command on links or addresses failed; the message is the command's."""
-
-
-def _ip(lines: Sequence[str], namespace: str | None = None) -> None:
-    """Run ``ip`` commands as one batch; nothing is passed to a shell."""
-    command = ["ip", *(["-n", namespace] if namespace else []), "-batch", "-"]
-    done = subprocess.run(command, input="\n".join(lines) + "\n", text=True, capture_output=True, check=False)
-    if done.returncode:
-        raise NetworkError(done.stderr.strip() or f"ip failed with {done.returncode}")
-
-
-def _links(namespace: str | None = None) -> dict[str, dict]:
-    command = ["ip", *(["-n", namespace] if namespace else []), "-j", "link", "show", "type", "veth"]
-    done = subprocess.run(command, text=True, capture_output=True, check=False)
-    if done.returncode:
-        raise NetworkError(done.stderr.strip())
-    return {link["ifname"]: link for link in json.loads(done.stdout or "[]")}
-
-
-def _mac(link: dict) -> bytes:
-    return bytes.fromhex(link["address"].replace(":", ""))
 
 
 def full_name(config: Config, name: str) -> str:
