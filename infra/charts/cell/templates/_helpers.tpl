@@ -22,3 +22,59 @@ networking.k8s.io/v1
 {{- define "cell.podSecurity" -}}
 {{- if semverCompare ">=1.23.0-0" .Capabilities.KubeVersion.Version -}}yes{{- end -}}
 {{- end }}
+
+
+{{/* A replica's labels: `list $ workload`. */}}
+{{- define "cell.workloadLabels" -}}
+{{- $root := index . 0 }}{{ $workload := index . 1 -}}
+{{ include "cell.labels" $root }}
+cytoplane.dev/replica: {{ $workload.name }}
+cytoplane.dev/component: {{ $workload.component }}
+cytoplane.dev/release: {{ $workload.release | int64 | toString | quote }}
+{{- end }}
+
+{{/* What holds for every container of a pod: `list $ workload`. */}}
+{{- define "cell.podSecurityContext" -}}
+{{- $root := index . 0 }}{{ $workload := index . 1 -}}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ $workload.user | int64 }}
+  runAsGroup: {{ $workload.user | int64 }}
+  fsGroup: {{ $workload.user | int64 }}
+  seccompProfile:
+    type: RuntimeDefault
+{{- if and $root.Values.userNamespaces (semverCompare ">=1.30.0-0" $root.Capabilities.KubeVersion.Version) }}
+hostUsers: false
+{{- end }}
+{{- end }}
+
+{{/* What a container can do: nothing that its user couldn't. Given whether its root is read-only. */}}
+{{- define "cell.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+privileged: false
+readOnlyRootFilesystem: {{ . }}
+runAsNonRoot: true
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{/* How often is asked. One answer is enough to be ready, three must fail. */}}
+{{- define "cell.probe" -}}
+periodSeconds: {{ .interval | int64 }}
+timeoutSeconds: {{ .timeout | int64 }}
+successThreshold: 1
+failureThreshold: 3
+{{- end }}
+
+{{/* The API of disruption budgets: from 1.21 on policy/v1, the only one from 1.25 on. */}}
+{{- define "cell.disruptionVersion" -}}
+{{- if .Capabilities.APIVersions.Has "policy/v1/PodDisruptionBudget" -}}
+policy/v1
+{{- else if semverCompare ">=1.21.0-0" .Capabilities.KubeVersion.Version -}}
+policy/v1
+{{- else -}}
+policy/v1beta1
+{{- end -}}
+{{- end }}
