@@ -322,6 +322,10 @@ class Kernel:
         """The floor in force: networks and reasons."""
         return self._floor
 
+    def closed(self) -> list[str]:
+        """The node's own addresses, which are closed to every workload on it; as networks."""
+        return [network_text for network_text, reason in self._floor if reason == "NODE"]
+
     def refresh_floor(self) -> None:
         """Close the addresses that the node has got since; those it lost are open again."""
         own = node_addresses(self.config)
