@@ -24,7 +24,7 @@ from cells.boundary import model
 from cells.boundary.model import Topology
 from cells.boundary.plain import plain
 from dataplane.desired import joined
-from dataplane.planes import documents, units
+from dataplane.planes import documents, node_addresses, units
 from dataplane.planes import topology as topologies
 from dataplane.planes.models import Plane, Snapshot, Unit
 from delivery import environment
@@ -43,8 +43,8 @@ _MAKING = ("documents", "network", "topology", "units")
 
 
 def topology(plane: Plane) -> Topology:
-    """The compiler's input for a plane; what explanations are made from."""
-    return topologies.build(plane)
+    """What explanations are made from: the compiler's input for a plane, and what its nodes close by themselves."""
+    return node_addresses.closed(plane, topologies.build(plane))
 
 
 def channel(plane_id: int) -> str:
