@@ -424,7 +424,7 @@ class Agent:
             "sockets_ended": self.kernel.connections.ended,
             "edge": self.edge.report(),
             "connections": self.kernel.usage(self.snapshot["boundary"]) if self.snapshot else {},
-            "facts": {**facts(), **programs.facts(self.config)},
+            "facts": {**facts(), **programs.facts(self.config), "addresses": self.kernel.closed()},
         }
 
 
