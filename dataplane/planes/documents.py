@@ -7,23 +7,15 @@ from typing import Any
 from cells.boundary import Boundary
 from cells.specification import Specification
 from dataplane import addresses
-from dataplane.planes import topology as topologies
+from dataplane.planes.reading import Rows
 from delivery.models import Replica
 from infra.config import Config
-from projects.models import Cell
 
 
-def endpoints(cells: list[Cell], config: Config) -> dict[int, list[dict[str, Any]]]:
+def endpoints(rows: Rows, config: Config) -> dict[int, list[dict[str, Any]]]:
     """Cell's number → what runs of it, for the node that runs it."""
-    rows = (
-        Replica.objects.filter(workload__cell__in=cells, wanted__in=topologies.RUNNING)
-        .select_related(
-            "workload__component", "workload__cell__project__tenant", "workload__cell__environment", "release"
-        )
-        .order_by("pk")
-    )
-    found: dict[int, list[dict[str, Any]]] = {cell.number: [] for cell in cells}
-    for row in rows:
+    found: dict[int, list[dict[str, Any]]] = {cell.number: [] for cell in rows.cells}
+    for row in rows.replicas:
         found[row.workload.cell.number].append(_endpoint(row, config))
     return found
 

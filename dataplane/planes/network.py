@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from cells.boundary import model
 from cells.specification import Component, Specification
 from dataplane.planes.models import Node, Plane
-from delivery.models import Release, Replica
+from delivery.models import Replica
 from projects.models import Cell, Workload
 from tenants.models import Plan
 
@@ -29,17 +27,10 @@ def _least(declared: int, most: int) -> int:
     return min(declared or most, most or declared)
 
 
-def weights(replicas: Iterable[Replica]) -> dict[int, int]:
-    """Replica → its share: the CPU that its release gives it, in hundredths of a core. One query."""
-    rows = list(replicas)
-    documents = dict(
-        Release.objects.filter(pk__in={row.release_id for row in rows}).values_list("pk", "specification")
-    )
-    found = {}
-    for row in rows:
-        declared = documents[row.release_id]["components"].get(row.workload.component.name)
-        found[row.pk] = max(1, round(declared["limits"]["cpu"] * 100)) if declared else 1
-    return found
+def weight(replica: Replica) -> int:
+    """Its share: the CPU that its release gives it, in hundredths of a core."""
+    declared = replica.release.specification["components"].get(replica.workload.component.name)
+    return max(1, round(declared["limits"]["cpu"] * 100)) if declared else 1
 
 
 def in_force(cell: Cell, specification: Specification) -> dict[str, dict[str, int | None]]:

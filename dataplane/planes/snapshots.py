@@ -27,6 +27,7 @@ from dataplane.desired import joined
 from dataplane.planes import documents, node_addresses, units
 from dataplane.planes import topology as topologies
 from dataplane.planes.models import Plane, Snapshot, Unit
+from dataplane.planes.ranges import config_of
 from delivery import environment
 from delivery.models import Release
 from infra.config import Config
@@ -39,7 +40,7 @@ KEPT, FORGET = 1000, 100
 CHECKED = 50
 _LOCK_CLASS = 7001
 #: Modules here whose code decides what is in a unit.
-_MAKING = ("documents", "network", "topology", "units")
+_MAKING = ("documents", "network", "reading", "topology", "units")
 
 
 def topology(plane: Plane) -> Topology:
@@ -103,8 +104,8 @@ def _rebuild_locked(plane_id: int, also: set[int]) -> tuple[int, int]:
         # Before the rows are read: what is committed from here on is noted for the next time.
         cursor.execute("DELETE FROM planes_touched WHERE plane_id = %s RETURNING number", [plane_id])
         noted = {number for (number,) in cursor.fetchall()}
-    work = units.Work(plane, settings.CONFIG)
-    basis = _basis(settings.CONFIG)
+    config = config_of(plane)
+    work, basis = units.Work(plane, config), _basis(config)
     if None in noted or plane.basis != basis:
         made, everything = work.all(), True
     elif noted or also:
@@ -169,7 +170,7 @@ def _numbered(plane: Plane) -> None:
         oldest = generation - KEPT
         Snapshot.objects.filter(plane=plane, generation__lte=oldest).delete()
         Unit.objects.filter(plane=plane, document__isnull=True, generation__lte=oldest).delete()
-    transaction.on_commit(lambda: _wake(plane_id, generation))
+    transaction.on_commit(lambda: wake(plane_id, generation))
 
 
 def _basis(config: Config) -> str:
@@ -187,7 +188,8 @@ def _code() -> str:
     return found.hexdigest()
 
 
-def _wake(plane_id: int, generation: int) -> None:
+def wake(plane_id: int, generation: int = 0) -> None:
+    """Let the plane's open polls look."""
     try:
         _redis().publish(channel(plane_id), generation)
     except redis.RedisError:

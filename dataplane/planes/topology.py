@@ -7,14 +7,15 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-from django.conf import settings
 
 from cells.boundary import model
 from cells.specification import Component, Specification
 from dataplane import addresses
-from dataplane.planes import network
+from dataplane.planes import network, reading
 from dataplane.planes.models import Plane
-from delivery.models import Deployment, Replica
+from dataplane.planes.ranges import config_of
+from dataplane.planes.reading import Rows
+from delivery.models import Replica
 from infra.config import Config
 from projects.models import Cell, Workload
 
@@ -54,9 +55,6 @@ PRIVATE: tuple[str, ...] = (
 #: Never, whatever is opened: metadata services inside private ranges.
 METADATA: tuple[str, ...] = ("100.100.100.200/32", "fd00:ec2::254/128", "fd20:ce::254/128")
 
-RUNNING = ("run", "serve", "drain")
-UNDERWAY = ("building", "starting", "switching", "draining")
-
 
 def _parse(document: dict) -> Specification:
     return Specification.from_dict(document)
@@ -93,70 +91,46 @@ def _in_force(cell: Cell, incoming: dict[int, dict], leaving: dict[str, Componen
     return _InForce(serving, coming.components if coming else {}, leaving)
 
 
-def _draining(cells: list[Cell]) -> dict[int, dict[str, Component]]:
+def _draining(rows: Rows) -> dict[int, dict[str, Component]]:
     """Cell → the components whose replicas finish what they still answer, as their release declares them."""
     found: dict[int, dict[str, Component]] = defaultdict(dict)
-    rows = Replica.objects.filter(workload__cell__in=cells, wanted=Replica.Wanted.DRAIN)
-    for cell, name, release in (
-        rows.order_by("release__number", "workload")
-        .values_list("workload__cell", "workload__component__name", "release__specification")
-        .distinct("release__number", "workload")
-    ):
-        component = _parse(release).components.get(name)
+    leaving = {
+        (replica.release.number, replica.workload_id): replica
+        for replica in rows.replicas
+        if replica.wanted == Replica.Wanted.DRAIN
+    }
+    for _, replica in sorted(leaving.items()):
+        name = replica.workload.component.name
+        component = _parse(replica.release.specification).components.get(name)
         if component:
-            found[cell][name] = component
+            found[replica.workload.cell_id][name] = component
     return found
 
 
 def build(plane: Plane, config: Config | None = None) -> model.Topology:
     """All cells of the plane as they are meant to be now."""
-    config = config or settings.CONFIG
+    config = config or config_of(plane)
     return replace(platform(config), cells=tuple(declared(rows(plane), config)))
 
 
-def rows(plane: Plane, numbers: Collection[int] | None = None) -> list[Cell]:
-    """Cells of the plane, those with the numbers if given."""
-    found = Cell.objects.filter(environment__plane=plane)
-    if numbers is not None:
-        found = found.filter(number__in=numbers)
-    return list(
-        found.select_related("project__tenant__plan", "environment", "serving_release").order_by("number")
-    )
+def rows(plane: Plane, numbers: Collection[int] | None = None) -> Rows:
+    """Cells of the plane, those with the numbers if given, with all that is theirs."""
+    return reading.read(plane, numbers)
 
 
-def declared(cells: list[Cell], config: Config, known: Iterable[model.Cell] = ()) -> list[model.Cell]:
+def declared(rows: Rows, config: Config, known: Iterable[model.Cell] = ()) -> list[model.Cell]:
     """Cells as they are meant to be now. They may be connected to each other and to those ``known``."""
-    incoming = {
-        deployment.cell_id: deployment.release.specification
-        for deployment in Deployment.objects.filter(cell__in=cells, state__in=UNDERWAY).select_related(
-            "release"
-        )
-        if deployment.release_id
-    }
+    cells = rows.cells
     replicas: dict[int, list[model.Replica]] = defaultdict(list)
-    running = Replica.objects.filter(workload__cell__in=cells, wanted__in=RUNNING).select_related(
-        "workload__component"
-    )
-    rows_running = list(running.order_by("pk"))
-    shares = network.weights(rows_running)
-    for replica in rows_running:
+    for replica in rows.replicas:
         pair = addresses.workload(config, replica.address_index)
         serving = replica.wanted == Replica.Wanted.SERVE
         replicas[replica.workload_id].append(
-            model.Replica(f"r{replica.pk}", pair.v4, pair.v6, serving, shares[replica.pk])
+            model.Replica(f"r{replica.pk}", pair.v4, pair.v6, serving, network.weight(replica))
         )
-    parts = (
-        Workload.objects.filter(cell__in=cells)
-        .select_related("component")
-        .prefetch_related("endpoints__hosts", "connections")
-    )
-    workloads: dict[int, list[Workload]] = defaultdict(list)
-    for row in parts:
-        workloads[row.cell_id].append(row)
-    drains = any(replica.wanted == Replica.Wanted.DRAIN for replica in rows_running)
-    leaving = _draining(cells) if drains else {}
-    specifications = {cell.pk: _in_force(cell, incoming, leaving.get(cell.pk, {})) for cell in cells}
-    targets = _known(known) | _targets(cells, workloads, specifications)
+    leaving = _draining(rows)
+    specifications = {cell.pk: _in_force(cell, rows.incoming, leaving.get(cell.pk, {})) for cell in cells}
+    targets = _known(known) | _targets(rows, specifications)
     compiled = []
     for cell in cells:
         gateway = addresses.cell_gateway(config, cell.gateway_index)
@@ -175,8 +149,8 @@ def declared(cells: list[Cell], config: Config, known: Iterable[model.Cell] = ()
                 audit=cell.project.audit,
                 workloads=tuple(
                     made
-                    for row in sorted(workloads[cell.pk], key=lambda w: w.identity)
-                    if (made := _workload(config, cell, row, specifications[cell.pk], targets, replicas))
+                    for row in sorted(rows.workloads[cell.pk], key=lambda w: w.identity)
+                    if (made := _workload(config, rows, row, specifications[cell.pk], targets, replicas))
                 ),
             )
         )
@@ -241,39 +215,39 @@ def _known(cells: Iterable[model.Cell]) -> dict[tuple, tuple[int, list[str]]]:
     }
 
 
-def _targets(cells: list[Cell], workloads: dict, specifications: dict) -> dict[tuple, tuple[int, list[str]]]:
+def _targets(rows: Rows, specifications: dict) -> dict[tuple, tuple[int, list[str]]]:
     """(tenant, environment, project, component) → (identity, names of its endpoints)."""
     found = {}
-    for cell in cells:
-        for row in workloads[cell.pk]:
+    for cell in rows.cells:
+        for row in rows.workloads[cell.pk]:
             name = row.component.name
             declared = specifications[cell.pk].component(name)
             if declared:
                 key = (cell.project.tenant_id, cell.environment.name, cell.project.slug, name)
-                numbered = {endpoint.name for endpoint in row.endpoints.all()}
+                numbered = {endpoint.name for endpoint in rows.endpoints[row.pk]}
                 found[key] = (row.identity, [key for key in declared.endpoints if key in numbered])
     return found
 
 
 def _workload(
     config: Config,
-    cell: Cell,
+    rows: Rows,
     row: Workload,
     specification: _InForce,
     targets: dict,
     replicas: dict[int, list[model.Replica]],
 ) -> model.Workload | None:
-    name = row.component.name
+    cell, name = row.cell, row.component.name
     declared = specification.component(name)
     if declared is None:
         return None
     pair = addresses.service(config, row.service_index)
-    known = {endpoint.name: endpoint for endpoint in row.endpoints.all()}
+    known = {endpoint.name: endpoint for endpoint in rows.endpoints[row.pk]}
     endpoints = []
     for key, endpoint in declared.endpoints.items():
         if key not in known:
             continue
-        hosts = tuple(sorted(host.name for host in known[key].hosts.all()))
+        hosts = tuple(sorted(host.name for host in rows.hosts[known[key].pk]))
         endpoints.append(
             model.Endpoint(
                 rule=known[key].rule,
@@ -287,7 +261,7 @@ def _workload(
                 affinity=endpoint.affinity,
             )
         )
-    numbers = {connection.key: connection for connection in row.connections.all()}
+    numbers = {connection.key: connection for connection in rows.connections[row.pk]}
     connections = {}
     # What starts may call what it declares before it serves; the union goes back with the switch.
     for component in (declared, specification.coming.get(name)):

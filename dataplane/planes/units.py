@@ -8,6 +8,7 @@ reaches, never on how many there are. ``Work`` is done under the plane's lock.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,9 @@ from cells.boundary.compiler import compile_cell, compile_platform
 from cells.boundary.incremental import PLATFORM, as_consumer, as_provider, faces
 from cells.boundary.model import Boundary, Cell
 from cells.boundary.plain import restore
-from dataplane.planes import documents, edge, topology
+from dataplane.planes import documents, edge, reading, topology
 from dataplane.planes.models import Plane, Unit
 from infra.config import Config
-from projects.models import Cell as CellRow
 from projects.models import Connection, Workload
 
 Numbers = set[int]
@@ -51,6 +51,9 @@ class Work:
         #: What units were made of until now, as far as it was asked for.
         self._facts: dict[int, Cell | None] = {}
         self._stored: dict[int, dict[str, Any] | None] = {}
+        #: Cells whose surroundings are known, and those surroundings.
+        self._surrounded: Numbers = set()
+        self._beside: Numbers = set()
 
     # Everything.
     def all(self) -> list[Made]:
@@ -102,9 +105,8 @@ class Work:
         pending = set(changed)
         while pending:
             rows = topology.rows(self.plane, pending)
-            self._remember(pending)
-            called = self._recall(Q(number__in=_called(rows))) if rows else set()
-            known = [cell for n in called - pending if (cell := self._now(n)) is not None]
+            beside = self._surround(pending)
+            known = [cell for n in beside - pending if (cell := self._now(n)) is not None]
             found = {cell.number: cell for cell in topology.declared(rows, self._config, known)}
             running |= documents.endpoints(rows, self._config)
             others: set[Place] = set()
@@ -123,24 +125,43 @@ class Work:
         return self._read[number] if number in self._read else self._facts.get(number)
 
     def _remember(self, numbers: Numbers) -> None:
-        """Load what the units were made of."""
-        wanted = numbers - self._facts.keys()
+        """Load the units, with what they were made of."""
+        wanted = numbers - self._stored.keys()
         if wanted:
             self._recall(Q(number__in=wanted))
-            for number in wanted - self._facts.keys():
-                self._facts[number] = self._stored[number] = None
+            self._absent(wanted)
+
+    def _absent(self, numbers: Numbers) -> None:
+        for number in numbers - self._stored.keys():
+            self._facts[number] = self._stored[number] = None
 
     def _recall(self, which: Q) -> Numbers:
-        """Load the units; their numbers."""
-        found: Numbers = set()
-        rows = Unit.objects.filter(which, plane=self.plane)
-        for number, facts, document in rows.values_list("number", "facts", "document"):
-            found.add(number)
-            # What was known once stays: that is what the result is compared with.
-            if number not in self._facts:
-                self._facts[number] = restore(Cell, facts) if facts is not None else None
-                self._stored[number] = document
-        return found
+        """Load units; their numbers."""
+        rows = Unit.objects.filter(which, plane=self.plane).values_list("number", "facts", "document")
+        found = {number: (facts, document) for number, facts, document in rows}
+        self._know({number: facts for number, (facts, _) in found.items()})
+        self._keep({number: document for number, (_, document) in found.items()})
+        return set(found)
+
+    def _surround(self, changed: Numbers) -> Numbers:
+        """Load the units of changed cells, and the facts of all that may be beside them; the numbers of those."""
+        facts, documents = reading.surroundings(self.plane, changed)
+        self._know(facts)
+        self._keep(documents)
+        self._absent(changed)
+        self._surrounded |= changed
+        self._beside |= facts.keys()
+        return set(facts)
+
+    # What was known once stays: that is what the result is compared with.
+    def _know(self, found: Mapping[int, Any]) -> None:
+        for number in found.keys() - self._facts.keys():
+            facts = found[number]
+            self._facts[number] = restore(Cell, facts) if facts is not None else None
+
+    def _keep(self, found: Mapping[int, Any]) -> None:
+        for number, document in found.items():
+            self._stored.setdefault(number, document)
 
     def stored(self) -> dict[int, tuple[dict[str, Any] | None, Cell | None]]:
         """Document and facts of the units that were looked at, as they are kept."""
@@ -154,11 +175,13 @@ class Work:
         """Cells with all others that their parts depend on."""
         numbers = {cell.number for cell in cells}
         numbers |= self._cells_of({identity for cell in cells for identity in _providers(cell)})
-        self._remember(numbers)
-        if cells:
-            beside = self._calling({_place(cell) for cell in cells}).values("workload__cell__number")
-            numbers |= self._recall(Q(number__in=beside) | self._beside_in_audit(cells))
-        numbers |= self._read.keys()
+        if unknown := numbers - self._facts.keys():
+            self._recall(Q(number__in=unknown))
+        apart = [cell for cell in cells if cell.number not in self._surrounded]
+        if apart:
+            beside = self._calling({_place(cell) for cell in apart}).values("workload__cell__number")
+            numbers |= self._recall(Q(number__in=beside) | self._beside_in_audit(apart))
+        numbers |= self._beside | self._read.keys()
         return Around(cell for n in sorted(numbers) if (cell := self._now(n)) is not None)
 
     def _callers(self, places: set[Place]) -> Numbers:
@@ -212,14 +235,6 @@ def _providers(cell: Cell | None) -> set[int]:
     """Identities that a cell declares connections to."""
     workloads = cell.workloads if cell is not None else ()
     return {c.provider for w in workloads for c in w.connections if c.external is None}
-
-
-def _called(rows: list[CellRow]) -> QuerySet[CellRow, Any]:
-    """Numbers of cells that rows' connections have ever named: of more, never of fewer."""
-    own = Connection.objects.filter(workload__cell__in=rows)
-    slugs = own.annotate(slug=_SLUG).values("slug")
-    environments = {row.environment_id for row in rows}
-    return CellRow.objects.filter(environment__in=environments, project__slug__in=slugs).values("number")
 
 
 def _document(running: list[dict[str, Any]], boundary: Boundary) -> dict[str, Any]:

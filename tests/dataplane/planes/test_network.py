@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.conf import settings
 
 from cells.boundary.model import Limits, Workload
 from controlplane.errors import CytoplaneError
-from dataplane.planes import network, snapshots
+from dataplane.planes import documents, network, snapshots, topology
 from dataplane.planes.models import Node
-from delivery.models import Replica
 from projects import quotas
 from projects.models import Cell
 from tests import factories
@@ -86,13 +86,13 @@ def test_a_replicas_share_is_the_cpu_of_the_release_that_it_runs(world: World) -
     assert sorted(replica.weight for replica in workload(world).replicas) == [25, 150]
 
 
-def test_shares_cost_one_query_however_many_replicas_there_are(
-    world: World, django_assert_num_queries
-) -> None:
-    deployed(world, "replicas: 5")
-    rows = list(Replica.objects.select_related("workload__component"))
+def test_cells_cost_one_query_however_much_there_is_in_them(world: World, django_assert_num_queries) -> None:
+    number = deployed(world, "replicas: 5").number
     with django_assert_num_queries(1):
-        assert set(network.weights(rows).values()) == {50}
+        rows = topology.rows(world.plane, [number])
+        (cell,) = topology.declared(rows, settings.CONFIG)
+        assert len(documents.endpoints(rows, settings.CONFIG)[number]) == 5
+    assert [replica.weight for replica in cell.workloads[0].replicas] == [50] * 5
 
 
 def test_ping_balancing_and_translation_reach_the_compiler(world: World) -> None:
