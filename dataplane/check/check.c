@@ -1,0 +1,244 @@
+/* The self-check of a cell's pod: its first init container, see docs/kubernetes.md.
+ *
+ * It asks the platform's resolver, which the pod's resolv.conf names, and sees whether the boundary is
+ * there in both directions before anything of the tenant's runs:
+ *   out, allowed   a question to the resolver leaves;
+ *   in,  allowed   its answer comes back;
+ *   out, denied    a connection to a port of the resolver that nobody opened ends in silence or refusal by
+ *                  the kernel here. Were the boundary missing, the resolver's host would answer with a
+ *                  reset, which is told apart;
+ *   in,  denied    the resolver sends the same answer once more, to a port that asked nothing: it mustn't come.
+ *
+ * Exit codes: 0 the boundary is there, 1 it is open, 2 nothing answers (not ready: the pod is tried again).
+ * One sentence on stdout, which Kubernetes shows as the container's termination message.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+/* "_check.cytoplane.internal", A, IN. */
+static const unsigned char QUESTION[] =
+	"\x06_check\x09"
+	"cytoplane\x08internal\x00\x00\x01\x00\x01";
+
+enum { HEADER = 12, DNS = 53, CLOSED = 54, TRIES = 20, EACH_MS = 500, QUIET_MS = 700, DENIED_MS = 700 };
+enum { OK = 0, OPEN = 1, AWAY = 2 };
+
+struct target {
+	struct sockaddr_storage address;
+	socklen_t size;
+	char text[INET6_ADDRSTRLEN];
+};
+
+__attribute__((format(printf, 2, 3), noreturn)) static void end(int code, const char *format, ...)
+{
+	char line[400];
+	va_list list;
+
+	va_start(list, format);
+	vsnprintf(line, sizeof(line), format, list);
+	va_end(list);
+	printf("%s\n", line);
+	fflush(stdout);
+	int message = open("/dev/termination-log", O_WRONLY | O_APPEND | O_CLOEXEC);
+	if (message >= 0) {
+		if (write(message, line, strlen(line)) < 0) {
+			/* It is on stdout too. */
+		}
+		close(message);
+	}
+	exit(code);
+}
+
+static bool parse(const char *text, struct target *found)
+{
+	struct sockaddr_in *v4 = (struct sockaddr_in *)&found->address;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&found->address;
+
+	memset(found, 0, sizeof(*found));
+	snprintf(found->text, sizeof(found->text), "%s", text);
+	if (inet_pton(AF_INET, text, &v4->sin_addr) == 1) {
+		v4->sin_family = AF_INET;
+		found->size = sizeof(*v4);
+		return true;
+	}
+	if (inet_pton(AF_INET6, text, &v6->sin6_addr) == 1) {
+		v6->sin6_family = AF_INET6;
+		found->size = sizeof(*v6);
+		return true;
+	}
+	return false;
+}
+
+static void set_port(struct sockaddr_storage *address, int port)
+{
+	if (address->ss_family == AF_INET)
+		((struct sockaddr_in *)address)->sin_port = htons(port);
+	else
+		((struct sockaddr_in6 *)address)->sin6_port = htons(port);
+}
+
+static int port_of(int fd)
+{
+	struct sockaddr_storage own;
+	socklen_t size = sizeof(own);
+
+	if (getsockname(fd, (struct sockaddr *)&own, &size) != 0)
+		return -1;
+	return ntohs(own.ss_family == AF_INET ? ((struct sockaddr_in *)&own)->sin_port
+					      : ((struct sockaddr_in6 *)&own)->sin6_port);
+}
+
+static int udp(const struct target *to, int port)
+{
+	struct sockaddr_storage any;
+	int fd = socket(to->address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -1;
+	memset(&any, 0, sizeof(any));
+	any.ss_family = to->address.ss_family;
+	set_port(&any, port);
+	if (bind(fd, (struct sockaddr *)&any, to->size) != 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* Two sockets on neighbouring ports: the second is the one that never asks. */
+static bool pair(const struct target *to, int *asks, int *silent)
+{
+	for (int tried = 0; tried < 50; tried++) {
+		*asks = udp(to, 0);
+		if (*asks < 0)
+			return false;
+		int port = port_of(*asks);
+		*silent = port > 0 && port < 65535 ? udp(to, port + 1) : -1;
+		if (*silent >= 0)
+			return true;
+		close(*asks);
+	}
+	return false;
+}
+
+static bool readable(int fd, int milliseconds)
+{
+	struct pollfd one = {.fd = fd, .events = POLLIN};
+
+	return poll(&one, 1, milliseconds) == 1 && (one.revents & POLLIN);
+}
+
+/* Ask until there is an answer. Whether the answer says that the resolver also sent the uninvited one. */
+static bool ask(const struct target *to, int fd, bool *promised)
+{
+	unsigned char packet[512], id[2];
+	struct sockaddr_storage address = to->address;
+
+	if (getrandom(id, sizeof(id), 0) != sizeof(id))
+		return false;
+	memset(packet, 0, HEADER);
+	memcpy(packet, id, sizeof(id));
+	packet[2] = 1; /* recursion desired, as everybody asks */
+	packet[5] = 1; /* one question */
+	memcpy(packet + HEADER, QUESTION, sizeof(QUESTION) - 1);
+	set_port(&address, DNS);
+	for (int tried = 0; tried < TRIES; tried++) {
+		if (sendto(fd, packet, HEADER + sizeof(QUESTION) - 1, 0, (struct sockaddr *)&address,
+			   to->size) < 0) {
+			nanosleep(&(struct timespec){.tv_nsec = EACH_MS * 1000000L}, NULL);
+			continue;
+		}
+		if (!readable(fd, EACH_MS))
+			continue;
+		unsigned char answer[512];
+		ssize_t size = recv(fd, answer, sizeof(answer), 0);
+		if (size < HEADER || memcmp(answer, id, sizeof(id)) != 0)
+			continue;
+		/* No error and one address: the resolver knows the name, so it sent the other packet. */
+		*promised = (answer[3] & 15) == 0 && answer[7] == 1;
+		return true;
+	}
+	return false;
+}
+
+/* What becomes of a connection that nobody allowed: 0 nothing, else why the boundary is open. */
+static const char *denied(const struct target *to)
+{
+	struct sockaddr_storage address = to->address;
+	int fd = socket(to->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int error = 0;
+	socklen_t size = sizeof(error);
+
+	if (fd < 0)
+		return "there is no socket to try with";
+	set_port(&address, CLOSED);
+	if (connect(fd, (struct sockaddr *)&address, to->size) == 0)
+		error = 0;
+	else if (errno != EINPROGRESS)
+		error = errno;
+	else {
+		struct pollfd one = {.fd = fd, .events = POLLOUT};
+		if (poll(&one, 1, DENIED_MS) == 0)
+			error = ETIMEDOUT;
+		else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0)
+			error = errno;
+	}
+	close(fd);
+	if (error == 0)
+		return "was accepted";
+	if (error == ECONNREFUSED)
+		return "was answered";
+	return NULL;
+}
+
+static bool nameserver(struct target *found)
+{
+	char line[256];
+	FILE *file = fopen("/etc/resolv.conf", "re");
+
+	if (file == NULL)
+		return false;
+	while (fgets(line, sizeof(line), file) != NULL) {
+		char text[64];
+		if (sscanf(line, "nameserver %63s", text) == 1 && parse(text, found)) {
+			fclose(file);
+			return true;
+		}
+	}
+	fclose(file);
+	return false;
+}
+
+int main(int count, char **arguments)
+{
+	struct target to;
+	int asks, silent;
+	bool promised = false;
+
+	if (count > 1 ? !parse(arguments[1], &to) : !nameserver(&to))
+		end(AWAY, "There is no resolver to check the boundary with: resolv.conf names none.");
+	if (!pair(&to, &asks, &silent))
+		end(AWAY, "There are no sockets to check the boundary with: %s.", strerror(errno));
+	if (!ask(&to, asks, &promised))
+		end(AWAY, "The resolver at %s doesn't answer: this node's agent or resolver isn't ready.", to.text);
+	if (!promised)
+		end(AWAY, "What answers at %s isn't the platform's resolver.", to.text);
+	const char *why = denied(&to);
+	if (why != NULL)
+		end(OPEN, "The boundary is open outwards: a connection to %s port %d %s.", to.text, CLOSED, why);
+	if (readable(silent, QUIET_MS))
+		end(OPEN, "The boundary is open inwards: a packet came that nobody here asked for.");
+	end(OK, "The boundary is there in both directions.");
+}
