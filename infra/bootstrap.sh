@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes a machine ready: Debian packages, virtual environment, front-end assets. With the argument `run`
-# without what only tests need, with `base` the base image of builds as well. Idempotent; what is there
+# without what only tests need, with `node` also without what only a control plane and builds need, with
+# `base` the base image of builds as well. Idempotent; what is there
 # already costs a fraction of a second. Prints the path of the virtual environment on stdout, progress on
 # stderr. Needs root only if packages are missing.
 set -eu
@@ -26,6 +27,7 @@ while read -r line; do
 	set -- $line
 	[ $# -gt 0 ] || continue
 	[ "${2:-}" != "(test)" ] || [ -z "$wanted" ] || continue
+	[ "${2:-}" != "(platform)" ] || [ "$wanted" != node ] || continue
 	dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii' || missing="$missing $1"
 done <"$here/infra/packages.txt"
 

@@ -1,4 +1,4 @@
-"""``python -m infra.control up|down|status|purge|demo``: what the operator runs."""
+"""``python -m infra.control up|down|status|purge|demo|join``: what the operator runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from infra import config as installation
-from infra import health, install, launcher, supervisor, users
+from infra import health, install, launcher, node, supervisor, users
 from infra.config import Config
 
 _PYTHON_PARTS = ("web", "worker", "beat", "agent", "resolver", "index", "builder", "loopback")
@@ -44,17 +44,34 @@ def up(config: Config, say: Progress) -> None:
     """Start everything that doesn't run, and renew what runs an older version."""
     venv = install.venv_of()
     say("Preparing the installation")
+    if config.role == "node":
+        install.check(config)
+        install.write_config(config)
+        changed = node.prepare(config, venv, install.copy_code)
+        _supervise(config, venv)
+        _start(config, say, changed)
+        return
     app, changed = install.prepare(config, venv, say)
-    if _supervised(config) is None:
-        command = [f"{venv}/bin/supervisord", "-c", str(config.home / "supervisor.conf")]
-        subprocess.run(command, check=True, cwd="/", start_new_session=True)
-        _wait(lambda: bool(supervisor.states(config)), 15, "the supervisor")
-    else:
-        supervisor.reload(config)
+    _supervise(config, venv)
     supervisor.start(config, ["postgres", "redis", "podman", "registry"])
     _wait(lambda: not health._postgres(config), 30, "PostgreSQL")
     say("Bringing the database up to date")
     install.database(config, venv, app)
+    _start(config, say, changed)
+
+
+def _supervise(config: Config, venv: Path) -> None:
+    """A supervisor with the settings as they are now."""
+    if _supervised(config) is not None:
+        supervisor.reload(config)
+        return
+    command = [f"{venv}/bin/supervisord", "-c", str(config.home / "supervisor.conf")]
+    subprocess.run(command, check=True, cwd="/", start_new_session=True)
+    _wait(lambda: bool(supervisor.states(config)), 15, "the supervisor")
+
+
+def _start(config: Config, say: Progress, changed: bool) -> None:
+    """Start all parts and wait until each is healthy."""
     say("Starting the platform")
     if changed:
         supervisor.stop(config, _PYTHON_PARTS)
@@ -78,6 +95,18 @@ def _wait(ready, seconds: float, what: str) -> None:  # type: ignore[no-untyped-
         if time.monotonic() > end:
             raise install.InstallError(f"{what} didn't start within {seconds:.0f} s.")
         time.sleep(0.1)
+
+
+def join(config: Config, say: Progress) -> int:
+    """Take a token from standard input and bring this machine up as the node of a plane elsewhere."""
+    if config.role != "node" or not config.control_url:
+        raise install.InstallError("A node needs CYTOPLANE_ROLE=node and CYTOPLANE_CONTROL_URL.")
+    try:
+        node.keep_token(config, sys.stdin.read(1000).strip())
+    except ValueError as error:
+        raise install.InstallError(f"{str(error).capitalize()}.") from None
+    up(config, say)
+    return 0
 
 
 def status(config: Config) -> int:
@@ -234,7 +263,7 @@ def _unmount(home: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Operate an installation of Cytoplane.")
-    parser.add_argument("command", choices=["up", "down", "status", "purge", "demo"])
+    parser.add_argument("command", choices=["up", "down", "status", "purge", "demo", "join"])
     arguments = parser.parse_args()
     config = installation.load()
     say = Progress()
@@ -246,6 +275,8 @@ def main() -> int:
 
             up(config, say)
             return demo.run(config, say)
+        if arguments.command == "join":
+            return join(config, say)
         {"up": up, "down": down, "purge": purge}[arguments.command](config, say)
     except (install.InstallError, RuntimeError, subprocess.CalledProcessError, OSError) as error:
         print(f" !     {error}", file=sys.stderr)

@@ -17,7 +17,7 @@ from dataplane.agent.namespaces import run_in
 from dataplane.agent.network import path_of
 from dataplane.agent.podman import Podman
 from dataplane.gateway.files import Gateway
-from infra import supervisor
+from infra import node, supervisor
 from infra.config import Config
 
 #: Seconds without a word from a node.
@@ -127,6 +127,8 @@ def _pulse(config: Config) -> str:
 
 def problems(config: Config) -> dict[str, str]:
     """Part → what is wrong with it, "" if nothing is."""
+    if config.role == "node":
+        return node.problems(config, _resolver)
     checks: dict[str, Callable[[], str]] = {
         "postgres": lambda: _postgres(config),
         "redis": lambda: _redis(config),

@@ -19,7 +19,7 @@ from infra.config import Config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 #: What of the tree is needed at run time.
-_CODE = ("bpf", "cells", "dataplane", "infra", "platform", "web", "manage.py")
+_CODE = ("bpf", "cells", "dataplane", "infra", "platform", "web", "manage.py", "requirements.lock")
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "node_modules", "tests", "*.pyc", "bench", ".*")
 Say = Callable[[str], None]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,8 +127,8 @@ def _quoted(values: dict[str, str]) -> str:
     return ",".join('{}="{}"'.format(key, value.replace("%", "%%")) for key, value in sorted(values.items()))
 
 
-def write(config: Config, venv: Path, app: Path) -> Path:
-    """supervisord's settings file."""
+def write(config: Config, venv: Path, app: Path, names: Collection[str] | None = None) -> Path:
+    """supervisord's settings file, with all parts or those that are named."""
     lines = [
         "[unix_http_server]",
         f"file={config.run}/supervisor.sock",
@@ -148,6 +149,8 @@ def write(config: Config, venv: Path, app: Path) -> Path:
         f"serverurl=unix://{config.run}/supervisor.sock",
     ]
     for part in parts(config, venv, app):
+        if names is not None and part.name not in names:
+            continue
         lines += [
             f"[program:{part.name}]",
             f"command={part.command.strip().replace('%', '%%')}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import pwd
 import subprocess
+from collections.abc import Iterable
 
 from infra.config import Config
 
@@ -25,9 +26,10 @@ def name(config: Config, part: str = "") -> str:
     return f"{config.name}{part}"
 
 
-def ensure(config: Config) -> None:
+def ensure(config: Config, parts: Iterable[str] = tuple(PARTS)) -> None:
     """Create what is missing, and let parts open the sockets that they need."""
-    for part, what in PARTS.items():
+    for part in parts:
+        what = PARTS[part]
         user = name(config, part)
         try:
             pwd.getpwnam(user)

@@ -16,7 +16,7 @@ from delivery.models import Deployment
 from projects.models import Cell, Environment
 from tenants import audit
 from tenants.models import Tenant
-from tenants.policy import Actor, authorise_platform
+from tenants.policy import Actor, authorise
 
 
 def settle(cell: Cell) -> None:
@@ -57,8 +57,9 @@ def leave(cells: Iterable[Cell]) -> None:
 @transaction.atomic
 def bind_environment(*, acting_user: Actor, tenant: str, environment: str, plane: str) -> Environment:
     """Let an environment's cells be on a plane. Only while nothing is released or underway in them."""
-    authorise_platform(acting_user)
     owner = Tenant.objects.filter(slug=tenant).first()
+    if owner is not None and not acting_user.is_platform_admin:
+        authorise(acting_user, "manage planes", owner)
     row = (
         Environment.objects.select_for_update(of=("self",))
         .select_related("plane", "tenant")

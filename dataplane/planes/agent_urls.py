@@ -7,7 +7,10 @@ from dataplane.planes import agent_views
 urlpatterns = [
     path("authority", agent_views.authority_certificate),
     path("enrol", agent_views.enrol),
+    path("join/<slug:kind>", agent_views.join_script),
+    path("join/<slug:kind>/code", agent_views.join_code),
     path("renew", agent_views.renew),
+    path("agent/node-token", agent_views.node_token),
     path("agent/desired", agent_views.desired),
     path("agent/acknowledge", agent_views.acknowledge),
     path("agent/report", agent_views.report),

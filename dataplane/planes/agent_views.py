@@ -12,8 +12,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
 
-from controlplane.errors import CytoplaneError
-from dataplane.planes import actions, authority, enrolment, polling, snapshots
+from controlplane.errors import CytoplaneError, not_found
+from dataplane.planes import actions, authority, enrolment, joining, polling, snapshots
 from dataplane.planes.identity import node_of, node_view
 from dataplane.planes.models import Node
 
@@ -25,6 +25,8 @@ _REPOSITORY = re.compile(r"/authz/v2/t([1-9][0-9]{0,17})/p([1-9][0-9]{0,17})/")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 #: What an agent asks of a repository: an image by its digest and the layers of it. No lists, no tags.
 _PULLED = re.compile(r"(manifests|blobs)/(sha256:[0-9a-f]{64})")
+#: Who gets a plane's desired state and reports.
+_PLANES = (Node.Kind.AGENT, Node.Kind.CONTROLLER)
 _READING, _WRITING = ("GET", "HEAD"), ("GET", "HEAD", "POST", "PATCH", "PUT")
 
 
@@ -91,6 +93,30 @@ def enrol(request: HttpRequest) -> JsonResponse:
     )
 
 
+@require_GET
+def join_script(request: HttpRequest, kind: str) -> HttpResponse:
+    """What the command of an invitation runs. For everybody: it holds no secret."""
+    try:
+        return HttpResponse(joining.script(kind), content_type="text/plain; charset=utf-8")
+    except (KeyError, FileNotFoundError):
+        raise not_found("page") from None
+
+
+@require_GET
+def join_code(request: HttpRequest, kind: str) -> HttpResponse:
+    """What the script fetches: the node's code or the chart, for a token that is still good.
+
+    Doesn't use it up. The token is in a header: addresses are logged.
+    """
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    plane = enrolment.redeemable(token.strip()) if scheme.lower() == "bearer" else None
+    if plane is None:
+        raise CytoplaneError("enrolment-refused")
+    if kind != joining.KINDS[plane.engine]:
+        raise not_found("page")
+    return HttpResponse(joining.archive(kind), content_type="application/gzip")
+
+
 @require_POST
 @node_view(expired=True)
 def renew(request: HttpRequest, node: Node) -> JsonResponse:
@@ -99,19 +125,46 @@ def renew(request: HttpRequest, node: Node) -> JsonResponse:
     return JsonResponse({"certificate_pem": certificate, "authority_pem": signer})
 
 
+@csrf_exempt
+@require_POST
+@node_view(kind=Node.Kind.CONTROLLER)
+def node_token(request: HttpRequest, node: Node) -> JsonResponse:
+    """A one-time token for the agent of a node of the controller's own plane."""
+    name = body(request).get("name")
+    return JsonResponse({"token": enrolment.create_node_token(node, name if isinstance(name, str) else "")})
+
+
 @require_GET
 async def desired(request: HttpRequest) -> HttpResponse:
-    """What a node lacks as soon as there is more than ``generation`` (``mark``); 304 when nothing came."""
-    node = await polling.query(lambda: node_of(request, kind=Node.Kind.AGENT))
+    """What a node lacks as soon as there is more than ``generation`` (``mark``); 304 when nothing came.
+
+    Its certificate is looked up at each look, not only at the first: revoking it ends the poll.
+    """
+    node = await polling.query(lambda: node_of(request, kind=_PLANES))
     try:
         after = int(request.GET.get("generation", "0"))
         # In this order something that isn't a number waits for nothing instead of for ever.
         wait = min(LONGEST_WAIT, max(0.0, float(request.GET.get("wait", "0"))))
     except ValueError:
         raise CytoplaneError("invalid", field="generation", message="`generation` and `wait` are numbers.")
+    joins_as = node.plane.joins_as if node.plane else node.kind
     channel, mark = snapshots.channel(node.plane_id), request.GET.get("mark", "")[:32]
-    document = await polling.answer(channel, wait, snapshots.newest, node.plane_id, after, mark)
+
+    def look() -> dict[str, Any] | None:
+        node_of(request, kind=_PLANES)
+        found = snapshots.newest(node.plane_id, after, mark)
+        return found if found is None or node.kind == joins_as else _without_secrets(found)
+
+    document = await polling.answer(channel, wait, look)
     return HttpResponse(status=304) if document is None else JsonResponse(document)
+
+
+def _without_secrets(document: dict[str, Any]) -> dict[str, Any]:
+    """Desired state for agents of a cluster: they start nothing, so they get no environment."""
+    for unit in document["units"].values():
+        for endpoint in unit["endpoints"]:
+            endpoint["process"]["environment"] = {}
+    return document
 
 
 @require_POST
@@ -125,14 +178,16 @@ def acknowledge(request: HttpRequest, node: Node) -> JsonResponse:
 
 
 @require_POST
-@node_view(kind=Node.Kind.AGENT)
+@node_view(kind=_PLANES)
 def report(request: HttpRequest, node: Node) -> JsonResponse:
     """Health of the node, phases of its replicas, what the kernel saw, what processes wrote."""
     from delivery.actions import record_replica_reports
     from telemetry.actions import record_flows, record_logs
 
     document = body(request)
-    record_replica_reports(node.plane, items(document, "replicas", 2000))
+    # On a cluster the controller, or a worker, asks the API for phases; one node can't speak for others.
+    if node.kind == node.plane.joins_as:
+        record_replica_reports(node.plane, items(document, "replicas", 2000))
     record_flows(node.plane, items(document, "flows", MOST_ITEMS))
     record_logs(node.plane, items(document, "logs", MOST_ITEMS))
     # Last: a node whose reports can't be taken must look silent, not healthy.

@@ -1,4 +1,4 @@
-"""REST API of planes and nodes, for platform admins."""
+"""REST API of planes and nodes: tenants' owners for their own planes, platform admins for all."""
 
 from __future__ import annotations
 
@@ -10,26 +10,32 @@ from ninja import Router, Schema
 from cells.provisioning import actions as provisioning
 from cells.provisioning import queries as places
 from cells.provisioning.models import Place
-from controlplane.errors import not_found
-from dataplane.planes import edge, enrolment, kubernetes
+from dataplane.planes import edge, kubernetes, presence, private
 from dataplane.planes.models import DeniedNetwork, Node, Plane
 from tenants import signin
 from tenants.api import actor_of
-from tenants.policy import authorise_platform
 
 router = Router()
 
 
 class NewToken(Schema):
-    kind: str = "agent"
+    """``kind``: none for what the plane is joined with."""
+
+    kind: str = ""
 
 
 class NewPlane(Schema):
-    """A cluster that workers drive directly. ``owner``: a tenant's slug for a private one."""
+    """``owner``: a tenant's slug for a private plane.
+
+    With a kubeconfig it is a cluster that workers drive (platform admins only), else one that dials in.
+    ``net`` selects its address ranges, 0 to 15; none: the installation's.
+    """
 
     name: str
-    kubeconfig: str
+    engine: str = "kubernetes"
+    kubeconfig: str = ""
     owner: str = ""
+    net: int | None = None
 
 
 class NewKubeconfig(Schema):
@@ -77,13 +83,15 @@ def place_out(place: Place) -> dict[str, Any]:
 
 
 def node_out(node: Node) -> dict[str, Any]:
+    reports = node.kind in (Node.Kind.AGENT, Node.Kind.CONTROLLER)
     return {
         "id": node.pk,
         "kind": node.kind,
         "name": node.name,
         "last_seen_at": node.last_seen_at,
         "acknowledged": node.acknowledged,
-        "healthy": bool(node.health.get("healthy")) if node.kind == Node.Kind.AGENT else True,
+        "online": not presence.silent(node),
+        "healthy": bool(node.health.get("healthy")) if reports else True,
         "problems": node.health.get("problems", []),
         "edge": node.health.get("edge"),
         "facts": node.facts,
@@ -95,49 +103,75 @@ def plane_out(plane: Plane) -> dict[str, Any]:
         "name": plane.name,
         "engine": plane.engine,
         "owner": plane.owner.slug if plane.owner else None,
+        "driven": "direct" if plane.direct else "pulled",
+        "net": plane.net,
         "generation": plane.generation,
+        "offline_since": presence.offline_since(plane),
         "nodes": [node_out(node) for node in plane.nodes.all()],
     }
 
 
-@router.get("/planes", operation_id="list_planes", summary="Data planes and their nodes (platform admins)")
+def invitation_out(invitation: private.Invitation) -> dict[str, Any]:
+    """Shown once: the token is kept as a digest."""
+    return {
+        "token": invitation.token,
+        "command": invitation.command,
+        "expires_at": invitation.expires_at,
+    }
+
+
+@router.get("/planes", operation_id="list_planes", summary="Data planes that you can see, and their nodes")
 def list_planes(request: HttpRequest) -> list[dict[str, Any]]:
-    authorise_platform(actor_of(request))
-    return [
-        plane_out(p) for p in Plane.objects.select_related("owner").prefetch_related("nodes").order_by("name")
-    ]
+    return [plane_out(p) for p in private.visible(actor_of(request)).prefetch_related("nodes")]
+
+
+@router.get("/planes/{name}", operation_id="get_plane", summary="A data plane and its nodes")
+def get_plane(request: HttpRequest, name: str) -> dict[str, Any]:
+    return plane_out(private.owned(actor_of(request), name, "read"))
 
 
 @router.post(
     "/planes/{name}/enrolment-tokens", operation_id="create_enrolment_token", summary="A one-time token"
 )
 def create_enrolment_token(request: HttpRequest, name: str, body: NewToken) -> dict[str, Any]:
-    authorise_platform(actor_of(request))
-    plane = Plane.objects.filter(name=name).first()
-    if plane is None or body.kind not in Node.Kind.values:
-        raise not_found("plane")
-    return {"token": enrolment.create_token(body.kind, plane if body.kind == Node.Kind.AGENT else None)}
+    return invitation_out(private.invite(acting_user=actor_of(request), name=name, kind=body.kind))
 
 
 @router.post("/nodes/{number}/revoke", operation_id="revoke_node", summary="Close a node's certificates")
 def revoke_node(request: HttpRequest, number: int) -> dict[str, Any]:
-    actor = actor_of(request)
-    authorise_platform(actor)
-    node = Node.objects.filter(pk=number).first()
-    if node is None:
-        raise not_found("node")
-    enrolment.revoke(actor.name, node)
+    private.revoke_node(acting_user=actor_of(request), number=number)
     return {}
 
 
 @router.post(
-    "/planes", operation_id="create_kubernetes_plane", summary="A Kubernetes plane from a kubeconfig"
+    "/planes/{name}/revoke", operation_id="revoke_plane", summary="Close all certificates of a plane"
 )
-def create_kubernetes_plane(request: HttpRequest, body: NewPlane) -> dict[str, Any]:
-    plane, version = kubernetes.create_plane(
-        acting_user=actor_of(request), name=body.name, kubeconfig=body.kubeconfig, owner=body.owner
+def revoke_plane(request: HttpRequest, name: str) -> dict[str, Any]:
+    return plane_out(private.revoke(acting_user=actor_of(request), name=name))
+
+
+@router.delete("/planes/{name}", operation_id="remove_plane", summary="Forget a plane where nothing is left")
+def remove_plane(request: HttpRequest, name: str, confirm: str) -> dict[str, Any]:
+    private.remove(acting_user=actor_of(request), name=name, confirm=confirm)
+    return {}
+
+
+@router.post(
+    "/planes",
+    operation_id="create_plane",
+    summary="A plane: one that dials in, with the command that joins it, or a cluster from a kubeconfig",
+)
+def create_plane(request: HttpRequest, body: NewPlane) -> dict[str, Any]:
+    actor = actor_of(request)
+    if body.kubeconfig:
+        plane, version = kubernetes.create_plane(
+            acting_user=actor, name=body.name, kubeconfig=body.kubeconfig, owner=body.owner
+        )
+        return plane_out(plane) | {"version": version}
+    invitation = private.create(
+        acting_user=actor, name=body.name, engine=body.engine, owner=body.owner, net=body.net
     )
-    return plane_out(plane) | {"version": version}
+    return plane_out(invitation.plane) | {"join": invitation_out(invitation)}
 
 
 @router.put(

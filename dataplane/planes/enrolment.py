@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Iterable
 from datetime import timedelta
 
 from django.db import transaction
@@ -14,52 +15,117 @@ from controlplane.errors import CytoplaneError
 from dataplane.planes import authority
 from dataplane.planes.models import Certificate, EnrolmentToken, Node, Plane
 from tenants import audit
+from tenants.policy import Actor
 
 TOKEN_LIFETIME = timedelta(hours=1)
+#: Tokens that a plane's controller gets within an hour: for all its nodes, and for one of them.
+NODE_TOKENS, NODE_TOKENS_EACH = 1000, 10
+_PACE = timedelta(hours=1)
+#: Who made the tokens that are counted.
+_CONTROLLER = "controller"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
-def create_token(kind: str, plane: Plane | None) -> str:
+def digest_of(token: str) -> str:
+    """What is kept of a token."""
+    secret = token.removeprefix("cye_").partition(".")[0]
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
+
+
+def create_token(kind: str, plane: Plane | None, *, node_name: str = "", created_by: str = "") -> str:
     """A one-time token; it carries the authority's fingerprint, so that the node knows whom to trust."""
-    secret = secrets.token_urlsafe(32)
+    token = f"cye_{secrets.token_urlsafe(32)}.{authority.Authority().fingerprint}"
     EnrolmentToken.objects.create(
-        digest=hashlib.sha256(secret.encode()).hexdigest(),
+        digest=digest_of(token),
         kind=kind,
         plane=plane,
+        node_name=node_name,
+        created_by=created_by,
         expires_at=timezone.now() + TOKEN_LIFETIME,
     )
-    return f"cye_{secret}.{authority.Authority().fingerprint}"
+    return token
+
+
+@transaction.atomic
+def create_node_token(controller: Node, name: str) -> str:
+    """A token with which the agent of one node of the controller's own plane enrols, and no other node.
+
+    Raises `node-tokens-paced` for too many: whoever has a controller's certificate can't fill the table.
+    """
+    if not _NAME.fullmatch(name):
+        raise CytoplaneError("invalid", field="name", message="That can't be a node's name.")
+    plane = Plane.objects.select_for_update(of=("self",)).select_related("owner").get(pk=controller.plane_id)
+    lately = EnrolmentToken.objects.filter(
+        plane=plane, created_by=_CONTROLLER, created_at__gt=timezone.now() - _PACE
+    )
+    if lately.count() >= NODE_TOKENS or lately.filter(node_name=name).count() >= NODE_TOKENS_EACH:
+        raise CytoplaneError("node-tokens-paced", plane=plane.name)
+    # One at a time is enough; the one before was lost or stolen.
+    unused(plane).filter(created_by=_CONTROLLER, node_name=name).update(expires_at=timezone.now())
+    token = create_token(Node.Kind.AGENT, plane, node_name=name, created_by=_CONTROLLER)
+    audit.record(
+        f"controller of {plane.name}", "node.token", plane, tenant=plane.owner, changes={"node": name}
+    )
+    return token
+
+
+def unused(plane: Plane):  # type: ignore[no-untyped-def]
+    """Tokens of a plane that still open something: a queryset."""
+    return EnrolmentToken.objects.filter(plane=plane, used_at=None, expires_at__gt=timezone.now())
+
+
+def redeemable(token: str) -> Plane | None:
+    """The plane that a token would let a node into, without using it up; None for any other text."""
+    row = EnrolmentToken.objects.select_related("plane").filter(digest=digest_of(token)).first()
+    return row.plane if row and not row.used_at and row.expires_at > timezone.now() else None
 
 
 @transaction.atomic
 def enrol(token: str, csr_pem: str, name: str, facts: dict) -> tuple[Node, str, str]:
-    """(node, certificate, authority), both PEM. The token is used up even by a second attempt's name."""
-    secret = token.removeprefix("cye_").partition(".")[0]
-    digest = hashlib.sha256(secret.encode()).hexdigest()
+    """(node, certificate, authority), both PEM. A refused name doesn't use the token up."""
     row = (
         EnrolmentToken.objects.select_for_update(of=("self",))
-        .select_related("plane")
-        .filter(digest=digest)
+        .select_related("plane__owner")
+        .filter(digest=digest_of(token))
         .first()
     )
     if row is None or row.used_at or row.expires_at < timezone.now() or not _NAME.fullmatch(name):
         raise CytoplaneError("enrolment-refused")
+    if row.node_name and row.node_name != name:
+        raise CytoplaneError("enrolment-refused")
     if row.plane_id:
         # Two nodes with two tokens at once: the second one sees the first.
         Plane.objects.select_for_update().get(pk=row.plane_id)
-    if row.kind == Node.Kind.AGENT and row.plane and row.plane.engine == Plane.Engine.MACHINE:
-        # A machine plane has exactly one node: enrolling again replaces its certificates.
-        node = Node.objects.filter(plane=row.plane, kind=row.kind).first()
-        if node is not None and node.name != name:
-            raise CytoplaneError("enrolment-refused")
+    if row.plane and row.kind == row.plane.joins_as:
+        _only_one(row.plane, row.kind, name)
     node, _ = Node.objects.update_or_create(
         plane=row.plane, kind=row.kind, name=name, defaults={"facts": facts, "acknowledged": 0}
     )
     row.used_at = timezone.now()
     row.save(update_fields=["used_at"])
     node.certificates.filter(revoked_at=None).update(revoked_at=timezone.now())
-    audit.record("enrolment token", "node.enrol", node, changes={"kind": row.kind})
+    audit.record(
+        "enrolment token",
+        "node.enrol",
+        node,
+        tenant=row.plane.owner if row.plane else None,
+        changes={"kind": row.kind},
+    )
     return node, *_certify(node, csr_pem)
+
+
+def _only_one(plane: Plane, kind: str, name: str) -> None:
+    """A machine plane has one agent, a cluster one controller: enrolling again replaces its certificates.
+
+    Another machine takes the place of one that was revoked, under its own name.
+    """
+    node = Node.objects.filter(plane=plane, kind=kind).first()
+    if node is None or node.name == name:
+        return
+    if node.certificates.filter(revoked_at=None).exists():
+        raise CytoplaneError("enrolment-refused")
+    node.name = name
+    node.save(update_fields=["name"])
 
 
 @transaction.atomic
@@ -83,7 +149,18 @@ def _certify(node: Node, csr_pem: str) -> tuple[str, str]:
 
 
 @transaction.atomic
-def revoke(acting: str, node: Node) -> None:
-    """From now on the node's certificates open nothing."""
-    node.certificates.filter(revoked_at=None).update(revoked_at=timezone.now())
-    audit.record(acting, "node.revoke", node)
+def revoke(acting: Actor | str, nodes: Node | Iterable[Node]) -> None:
+    """From now on the nodes' certificates open nothing, polls that are open now included."""
+    for node in [nodes] if isinstance(nodes, Node) else nodes:
+        node.certificates.filter(revoked_at=None).update(revoked_at=timezone.now())
+        tenant = node.plane.owner if node.plane else None
+        audit.record(acting, "node.revoke", node, tenant=tenant)
+        if node.plane_id:
+            _wake(node.plane_id)
+
+
+def _wake(plane_id: int) -> None:
+    """Make open polls look at their certificates; without it they do within two seconds."""
+    from dataplane.planes import snapshots
+
+    transaction.on_commit(lambda: snapshots.wake(plane_id))

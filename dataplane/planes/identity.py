@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 
 from django.http import HttpRequest, HttpResponse
@@ -16,9 +16,12 @@ from dataplane.planes.models import Certificate, Node
 _HASH = re.compile(r"(?:^|;)Hash=([0-9a-f]{64})(?:;|$)")
 
 
-def node_of(request: HttpRequest, *, expired: bool = False, kind: str | None = None) -> Node:
+def node_of(
+    request: HttpRequest, *, expired: bool = False, kind: str | Collection[str] | None = None
+) -> Node:
     """The node of the request's certificate, looked up each time so that revoking works at once.
 
+    ``kind``: which kinds of node will do, None for any.
     ``expired``: whether a certificate that has ended, but was never revoked, will do.
     """
     match = _HASH.search(request.headers.get("X-Forwarded-Client-Cert", ""))
@@ -29,12 +32,12 @@ def node_of(request: HttpRequest, *, expired: bool = False, kind: str | None = N
     )
     if row is None or row.revoked_at or (row.expires_at <= timezone.now() and not expired):
         raise CytoplaneError("certificate-refused")
-    if kind and row.node.kind != kind:
+    if kind and row.node.kind not in ([kind] if isinstance(kind, str) else kind):
         raise CytoplaneError("certificate-refused")
     return row.node
 
 
-def node_view(kind: str | None = None, expired: bool = False) -> Callable:
+def node_view(kind: str | Collection[str] | None = None, expired: bool = False) -> Callable:
     """A view that gets the node instead of guessing it from what the caller says."""
 
     def decorate(view: Callable) -> Callable:

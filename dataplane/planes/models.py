@@ -27,18 +27,32 @@ class Plane(models.Model):
     repaired = models.BigIntegerField(default=0)
     #: Sealed with the master key; only for Kubernetes planes that workers drive directly.
     kubeconfig = models.BinaryField(null=True)
+    #: Selects the address ranges that the plane's nodes use; None: the installation's own number.
+    net = models.PositiveSmallIntegerField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def direct(self) -> bool:
+        """Whether workers drive it. All others dial in and ask what they should be."""
+        return self.engine == self.Engine.KUBERNETES and self.kubeconfig is not None
+
+    @property
+    def joins_as(self) -> str:
+        """Kind of the node that enrols with a token for the plane: a cluster's controller brings its agents."""
+        return Node.Kind.CONTROLLER if self.engine == self.Engine.KUBERNETES else Node.Kind.AGENT
+
 
 class Node(models.Model):
-    """An enrolled agent or builder. What it reports is untrusted input."""
+    """An enrolled agent, controller or builder. What it reports is untrusted input."""
 
     class Kind(models.TextChoices):
         AGENT = "agent"
         BUILDER = "builder"
+        #: Drives a Kubernetes plane from inside, and asks for its agents' tokens.
+        CONTROLLER = "controller"
 
     #: None for builders: they belong to no plane.
     plane = models.ForeignKey(Plane, null=True, on_delete=models.CASCADE, related_name="nodes")
@@ -64,6 +78,10 @@ class EnrolmentToken(models.Model):
     digest = models.CharField(max_length=64, unique=True)
     kind = models.CharField(max_length=16, choices=Node.Kind.choices)
     plane = models.ForeignKey(Plane, null=True, on_delete=models.CASCADE)
+    #: What the node has to be called; "": whatever it says.
+    node_name = models.CharField(max_length=80, blank=True)
+    created_by = models.CharField(max_length=254, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True)
 

@@ -28,6 +28,7 @@ def renew(now: float | None = None) -> bool:
     fresh = certificate.exists() and now - certificate.stat().st_mtime < RENEW_AFTER
     if fresh and _names_of(certificate) == set(names):
         return False
+    folder.mkdir(mode=0o750, exist_ok=True)
     signer = authority.Authority()
     made, key = signer.issue_server(list(names))
     files = {

@@ -25,6 +25,7 @@ ANSWERS = {
     "N": (404, "not-found"),
     "S": (403, "token-scope"),
     "I": (422, "invalid"),
+    "C": (409, "conflict"),
 }
 #: Rows that many operations share.
 PUBLIC = "........"
@@ -89,13 +90,16 @@ TABLE: dict[str, Operation] = {
     "list_logs": READ,
     "why": Operation(READERS, "read", query="source=web&destination=api"),
     "learn": READ,
-    "list_planes": Operation(PLATFORM),
-    # Whoever may is told what is wrong with it; clusters that answer are in tests/cells.
-    "create_kubernetes_plane": Operation("UNNNNNIN", body={"name": "cluster", "kubeconfig": "kind: Pod"}),
+    "list_planes": Operation(ANYBODY),
+    # A tenant's own; `shared` is nobody's.
+    "create_plane": Operation("UFFF.N.S", body={"name": "own", "engine": "machine", "owner": "acme"}),
+    "get_plane": Operation(PLATFORM, path={"name": "shared"}),
+    "revoke_plane": Operation(PLATFORM, path={"name": "shared"}),
+    "remove_plane": Operation("UNNNNNCN", path={"name": "shared"}, query="confirm=shared"),
     # `shared` is a machine: only platform admins get as far as being told so.
     "replace_kubeconfig": Operation("UNNNNNNN", body={"kubeconfig": "kind: Pod"}, path={"name": "shared"}),
     "list_places": Operation(PLATFORM, path={"name": "shared"}),
-    "bind_environment": Operation(PLATFORM, body={"plane": "shared"}),
+    "bind_environment": Operation("UFFF.N.S", body={"plane": "shared"}),
     "create_enrolment_token": Operation(PLATFORM, body={"kind": "builder"}, path={"name": "shared"}),
     "revoke_node": Operation(PLATFORM, path={"number": "{node}"}),
     "list_denied": Operation(PLATFORM),
