@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 #: Names as the platform validates them (tenants.names), checked again where they leave the platform.
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -34,7 +34,8 @@ class Quota:
 class PlacedCell:
     """A cell and its place. ``location`` is made once by ``location_for`` and names it on the plane.
 
-    Raises ``ValueError`` for what can't be a name, a number or a location: none of them is ever
+    ``endpoints`` is what runs of it, as desired state says it, with the variables filled in; ``pull``
+    what its images are pulled with, "" where no one asks. Raises ``ValueError`` for what can't be a name, a number or a location: none of them is ever
     escaped later.
     """
 
@@ -44,6 +45,8 @@ class PlacedCell:
     project: str
     environment: str
     quota: Quota
+    endpoints: tuple[dict[str, Any], ...] = field(default=(), repr=False, hash=False)
+    pull: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         for name in (self.tenant, self.project, self.environment):
@@ -122,6 +125,14 @@ class Rejected(DriverError):
 
 class Driver(Protocol):
     """An engine's driver. All methods raise ``DriverError``."""
+
+    def reports(self, cell: PlacedCell, before: dict[str, str]) -> list[dict[str, Any]]:
+        """What is known of the replicas of ``endpoints``: id, phase and why, as a node would report it.
+
+        ``before``: id → the phase that was reported last. What was healthy once doesn't fail any more,
+        it is unwell.
+        """
+        ...
 
     def ensure(self, cell: PlacedCell) -> CellStatus:
         """Make the cell's place what it should be: made, upgraded, repaired; nothing if it is already."""

@@ -8,6 +8,7 @@ is made anew, which whoever makes the driver hands in.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from dataplane.drivers.interface import CellState, CellStatus, PlacedCell
 
@@ -26,3 +27,7 @@ class Machine:
 
     def remove(self, cell: PlacedCell) -> CellStatus:
         return CellStatus(CellState.ABSENT, self._publish())
+
+    def reports(self, cell: PlacedCell, before: dict[str, str]) -> list[dict[str, Any]]:
+        """Nothing: the node's agent reports itself."""
+        return []

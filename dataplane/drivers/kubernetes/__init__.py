@@ -2,5 +2,6 @@
 
 from dataplane.drivers.kubernetes.driver import Kubernetes
 from dataplane.drivers.kubernetes.kubeconfig import InvalidKubeconfig, Kubeconfig
+from dataplane.drivers.kubernetes.site import Site
 
-__all__ = ["InvalidKubeconfig", "Kubeconfig", "Kubernetes"]
+__all__ = ["InvalidKubeconfig", "Kubeconfig", "Kubernetes", "Site"]

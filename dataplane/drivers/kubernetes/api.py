@@ -19,6 +19,8 @@ Object = dict[str, Any]
 MANAGER = "cytoplane"
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 _MOST = 4 * 2**20
+#: Objects in one answer.
+_PAGE = 100
 #: kind → (plural, whether its objects are in a namespace). Everything that the cell chart holds.
 KINDS = {
     "Namespace": ("namespaces", False),
@@ -27,12 +29,16 @@ KINDS = {
     "ServiceAccount": ("serviceaccounts", True),
     "NetworkPolicy": ("networkpolicies", True),
     "Secret": ("secrets", True),
+    "Deployment": ("deployments", True),
+    "PodDisruptionBudget": ("poddisruptionbudgets", True),
 }
+#: What is looked at, and belongs to no chart.
+SEEN = {"Pod": ("pods", True), "Event": ("events", True)}
 
 
 def path_of(document: Object, *, name: bool = True) -> str:
     """The address of an object, or with ``name=False`` of the list it belongs to."""
-    plural, in_namespace = KINDS[document["kind"]]
+    plural, in_namespace = (KINDS | SEEN)[document["kind"]]
     version, metadata = document["apiVersion"], document["metadata"]
     parts = ["/api" if "/" not in version else "/apis", version]
     if in_namespace:
@@ -115,11 +121,34 @@ class Api:
         response = self._send("GET", path_of(document))
         return None if response.status_code == 404 else self._read(response)
 
-    def list(self, version: str, kind: str, namespace: str, limit: int = 500) -> list[Object]:
-        """At most ``limit`` objects of a kind in a namespace."""
+    def list(
+        self, version: str, kind: str, namespace: str, limit: int = _PAGE, **selectors: str
+    ) -> list[Object]:
+        """Objects of a kind in a namespace, ``limit`` at a time; ``labelSelector``, ``fieldSelector``."""
         document = {"apiVersion": version, "kind": kind, "metadata": {"namespace": namespace}}
-        path = path_of(document, name=False)
-        return self._read(self._send("GET", path, params={"limit": limit})).get("items") or []
+        path, found, token = path_of(document, name=False), [], ""
+        while True:
+            params = {"limit": limit, **selectors, **({"continue": token} if token else {})}
+            part = self._read(self._send("GET", path, params=params))
+            found += part.get("items") or []
+            token = (part.get("metadata") or {}).get("continue") or ""
+            if not token or limit < _PAGE:
+                return found
+
+    def log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> list[str]:
+        """The last lines of a container, or of the one before it; none where there is no log."""
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
+        params = {"container": container, "tailLines": lines, "limitBytes": 64 * 1024, "previous": previous}
+        response = self._send("GET", path, params=params, headers={"Accept": "*/*"})
+        return response.text.splitlines()[-lines:] if response.is_success else []
+
+    def create(self, document: Object) -> bool:
+        """Make an object; False if there is one already."""
+        response = self._send("POST", path_of(document, name=False), document)
+        if response.status_code == 409:
+            return False
+        self._read(response)
+        return True
 
     def apply(self, document: Object) -> Object:
         """Server-side apply: make it exist with these fields, leave fields of others alone."""
@@ -157,6 +186,8 @@ def failure(status: int, message: str) -> DriverError:
     """A refused request in the words of the interface."""
     if status in (401, 403):
         return Denied(f"The cluster refuses the kubeconfig's credentials: {message}")
+    if status == 409:
+        return Unreachable(f"Somebody else changed it at the same time: {message}")
     if status == 429 or status >= 500:
         return Unreachable(f"The cluster can't answer at the moment: {message}")
     return Rejected(f"The cluster refuses the cell: {message}")

@@ -16,23 +16,32 @@ from typing import Any
 from pyhelm3 import ReleaseRevision
 
 from dataplane.drivers.interface import CellState, CellStatus, DriverError, PlacedCell, Rejected, Taken
+from dataplane.drivers.kubernetes import secrets, statuses
 from dataplane.drivers.kubernetes.api import Api, Object
 from dataplane.drivers.kubernetes.budget import Budget
 from dataplane.drivers.kubernetes.drift import Drift, owned, with_ownership
 from dataplane.drivers.kubernetes.helm import RELEASES, UNFINISHED, Helm, record
 from dataplane.drivers.kubernetes.kubeconfig import Kubeconfig
+from dataplane.drivers.kubernetes.site import Site
+from dataplane.drivers.kubernetes.workloads import workload
 
 CHART = Path(__file__).resolve().parents[3] / "infra" / "charts" / "cell"
 #: What a container gets that states nothing: thousandths of a core, MiB.
 _DEFAULT_CPU, _DEFAULT_MEMORY = 500, 256
+_NOWHERE = Site()
+#: kind → versions in which it is looked for where the chart has none of it.
+_WATCHED: dict[str, list[str]] = {"NetworkPolicy": [], "Deployment": ["apps/v1"], "PodDisruptionBudget": []}
+#: What Helm writes on everything that it made.
+_MADE_BY = "meta.helm.sh/release-name"
 
 
 class Kubernetes:
     """The driver of one cluster. All methods raise ``DriverError``."""
 
-    def __init__(self, kubeconfig: Kubeconfig, chart: Path = CHART) -> None:
+    def __init__(self, kubeconfig: Kubeconfig, chart: Path = CHART, site: Site = _NOWHERE) -> None:
         self._kubeconfig = kubeconfig
         self._chart = chart
+        self._site = site
 
     @contextmanager
     def _open(self) -> Iterator[tuple[Api, Helm]]:
@@ -55,15 +64,27 @@ class Kubernetes:
             if revision is not None and revision.status in UNFINISHED:
                 api.delete("v1", "Secret", RELEASES, record(revision))
                 revision = helm.newest(cell.location)
-            if revision is None or not helm.is_current(revision, values(cell)):
-                revision = helm.install(cell.location, values(cell))
+            wanted = values(cell, self._site)
+            if namespace is None and cell.endpoints:
+                # What runs needs its secrets, and those the namespace.
+                revision = helm.install(cell.location, {**wanted, "workloads": []})
+                namespace = _namespace(api, cell)
+            if namespace is not None:
+                secrets.keep(api, cell, self._site)
+            if revision is None or not helm.is_current(revision, wanted):
+                revision = helm.install(cell.location, wanted)
             for document in _documents(revision):
                 Drift(api, document).repair()
             for stranger in _strangers(api, cell, _documents(revision)):
                 api.delete(
                     stranger["apiVersion"], stranger["kind"], cell.location, stranger["metadata"]["name"]
                 )
+            secrets.sweep(api, cell, self._site)
             return self._seen(api, helm, cell)
+
+    def reports(self, cell: PlacedCell, before: dict[str, str]) -> list[dict[str, Any]]:
+        with self._open() as (api, _):
+            return statuses.reports(api, cell, before)
 
     def status(self, cell: PlacedCell) -> CellStatus:
         with self._open() as (api, helm):
@@ -83,7 +104,7 @@ class Kubernetes:
             problem = f"Helm's last operation ended in the middle ({revision.status.value})."
             return CellStatus(CellState.INTERRUPTED, number, (problem,))
         problems = []
-        if not helm.is_current(revision, values(cell)):
+        if not helm.is_current(revision, values(cell, self._site)):
             problems.append("It was installed from another chart or with other values.")
         if namespace is None:
             return CellStatus(CellState.DRIFTED, number, (*problems, "The namespace is missing."))
@@ -91,6 +112,7 @@ class Kubernetes:
         problems += [problem for document in documents if (problem := Drift(api, document).problem())]
         for stranger in _strangers(api, cell, documents):
             problems.append(f"{stranger['kind']} {stranger['metadata']['name']} isn't the platform's.")
+        problems += secrets.problems(api, cell, self._site)
         return CellStatus(CellState.DRIFTED if problems else CellState.READY, number, tuple(problems))
 
     def remove(self, cell: PlacedCell) -> CellStatus:
@@ -111,8 +133,8 @@ class Kubernetes:
             return CellStatus(CellState.ABSENT if namespace is None else CellState.REMOVING)
 
 
-def values(cell: PlacedCell) -> dict[str, Any]:
-    """The chart's values. One container may have what the plan allows, half of what a deployment may."""
+def values(cell: PlacedCell, site: Site = _NOWHERE) -> dict[str, Any]:
+    """The chart's values: nothing secret, since Helm keeps them. One container may have what the plan allows, half of what a deployment may."""
     largest_cpu, largest_memory = max(1, cell.quota.cpu // 2), max(1, cell.quota.memory // 2)
     return {
         "namespace": cell.location,
@@ -128,6 +150,12 @@ def values(cell: PlacedCell) -> dict[str, Any]:
             "memory": min(_DEFAULT_MEMORY, largest_memory),
             "largest": {"cpu": largest_cpu, "memory": largest_memory},
         },
+        "workloads": [workload(endpoint, site) for endpoint in cell.endpoints],
+        "dns": {"servers": list(site.resolvers)},
+        "pull": secrets.pulls(cell, site),
+        "check": {"image": site.check_image, "arguments": list(site.check_arguments)},
+        "priorityClass": site.priority_class,
+        "userNamespaces": site.user_namespaces,
     }
 
 
@@ -153,15 +181,25 @@ def _documents(revision: ReleaseRevision) -> list[Object]:
 
 
 def _strangers(api: Api, cell: PlacedCell, documents: list[Object]) -> list[Object]:
-    """Policies that aren't the chart's: policies add up, so any of them could open what is denied."""
-    ours = [item for item in documents if item["kind"] == "NetworkPolicy"]
-    names = {item["metadata"]["name"] for item in ours}
+    """What mustn't be there beside the chart's.
+
+    Policies of others: policies add up, so any of them could open what is denied. And what an upgrade
+    made that was killed before it was recorded: nobody else would ever take it away.
+    """
     found = []
-    for version in sorted({item["apiVersion"] for item in ours}):
-        for item in api.list(version, "NetworkPolicy", cell.location):
-            if item["metadata"]["name"] not in names:
-                found.append({"apiVersion": version, "kind": "NetworkPolicy", **item})
+    for kind, versions in _WATCHED.items():
+        ours = [item for item in documents if item["kind"] == kind]
+        names = {item["metadata"]["name"] for item in ours}
+        for version in sorted({item["apiVersion"] for item in ours}) or versions:
+            for item in api.list(version, kind, cell.location):
+                if item["metadata"]["name"] not in names and (kind == "NetworkPolicy" or _made(item, cell)):
+                    found.append({"apiVersion": version, "kind": kind, **item})
     return found
+
+
+def _made(item: Object, cell: PlacedCell) -> bool:
+    """Whether Helm made it for the cell."""
+    return (item["metadata"].get("annotations") or {}).get(_MADE_BY) == cell.location
 
 
 __all__ = ["CHART", "DriverError", "Kubernetes", "values"]
