@@ -16,22 +16,10 @@ from typing import Any
 import httpx
 
 from dataplane import addresses
-from dataplane.agent import (
-    container,
-    edge,
-    following,
-    images,
-    kernel,
-    network,
-    podman,
-    programs,
-    state,
-    unready,
-)
+from dataplane.agent import edge, engines, following, healthfile, kernel, network, programs, state, unready
 from dataplane.agent.logs import Tail, load_places, save_places
 from dataplane.agent.names import Names
 from dataplane.agent.outbox import Outbox
-from dataplane.agent.replica import ReplicaWorker
 from dataplane.agent.watch import Watch
 from dataplane.client import ControlPlane, NotEnrolled, Refused
 from dataplane.gateway.files import Gateway
@@ -61,7 +49,7 @@ class Agent:
         self.control = ControlPlane(config.agent_dir, config.control_plane)
         self.gateway = Gateway(config)
         self.edge = edge.Guard(config)
-        self.workers: dict[str, ReplicaWorker] = {}
+        self.engine = engines.make(config, self.control, self._phase_changed)
         self.snapshot: dict[str, Any] | None = None
         self.problems: list[str] = []
         #: Why earlier kernel programs go on in place of this version's; "" if they don't.
@@ -103,8 +91,7 @@ class Agent:
 
     def prepare(self) -> None:
         """Kernel programs, host settings, platform namespaces, files that siblings wait for."""
-        podman.write_settings(self.config)
-        container.write_shared_files(self.config)
+        self.engine.prepare()
         self._refused = programs.load(self.config)
         network.ensure_host(self.config)
         self._kernel = kernel.Kernel(self.config)
@@ -113,6 +100,7 @@ class Agent:
         self.kernel.ensure_platform()
         self.edge.refresh()
         self._names = Names(self.config, self.kernel)
+        self.engine.begin(self.kernel)
         self._watch = Watch(self.config, self.kernel, self._report.set)
         self._watch.check()
         log.info("kernel side and platform namespaces are up")
@@ -162,7 +150,7 @@ class Agent:
             if reached is None:
                 self._reached.clear()
             self._reached[fresh.generation] = reached
-        self.kernel.follow(reached, fresh.generation)
+        self.kernel.follow(self.engine.rules(reached), fresh.generation)
         state.save(self._state_file, fresh)
         self._state = fresh
         self._accept(fresh.view())
@@ -173,6 +161,7 @@ class Agent:
             if isinstance(before, state.View) and before is not document:
                 before.release()
             self._pending = document
+        self.engine.accepted(document)
         self._changed.set()
 
     # Applying.
@@ -221,31 +210,21 @@ class Agent:
         generation = document["generation"]
         with self._lock:
             reached = following.merged(self._reached, generation)
-        boundary = document["boundary"]
+        here = self.engine.adapted(document)
+        boundary = here["boundary"]
         try:
-            self.kernel.apply(boundary, reached, generation)
+            self.kernel.apply(boundary, self.engine.rules(reached), generation)
         finally:
             if self._names is not None:
                 self._names.apply(boundary)
-        self._take_over(document)
+        self._take_over(here)
         self.edge.accept(document)
-        wanted = {endpoint["id"]: endpoint for endpoint in document["endpoints"]}
-        for key, endpoint in wanted.items():
-            worker = self.workers.get(key)
-            if worker is None:
-                worker = ReplicaWorker(self.config, self.control, self.kernel, endpoint, self._phase_changed)
-                self.workers[key] = worker
-                worker.start()
-            else:
-                worker.endpoint = endpoint
+        self.engine.start(here)
         # What is gone ends only once no service and no route leads to it: not before Envoy follows.
         self._check_gateway(self.publish())
-        for key in [known for known in self.workers if known not in wanted]:
-            worker = self.workers.pop(key)
-            worker.stop()
+        for key in self.engine.end(here):
             self._tails.pop(key, None)
             self._sent.pop(key, None)
-        self._remove_strangers(set(wanted))
         self.problems = []
         self._applied = document["generation"]
         self._acknowledge(document["generation"])
@@ -254,7 +233,7 @@ class Agent:
         """After an upgrade: everything that runs is in the new tables before their programs judge."""
         if self.kernel.holding:
             self.kernel.set_services(document["boundary"]["services"], None)
-        if self.kernel.take_over(document["endpoints"]) and self._watch is not None:
+        if self.kernel.take_over(self.engine.take_over(document)) and self._watch is not None:
             self._watch.check()
 
     def _acknowledge(self, generation: int) -> None:
@@ -269,20 +248,15 @@ class Agent:
 
     def _serving(self) -> set[str] | None:
         """Replicas that may get new connections: all but those known to be down."""
-        down = {
-            key
-            for key, worker in self.workers.items()
-            if worker.status.phase in ("unhealthy", "failed", "stopped")
-        }
         snapshot = self.snapshot or {"endpoints": []}
-        return {endpoint["id"] for endpoint in snapshot["endpoints"]} - down
+        return {endpoint["id"] for endpoint in snapshot["endpoints"]} - self.engine.down()
 
     def publish(self) -> list[str]:
         """Services, gateway and names as they are now; what Envoy still lacks."""
         snapshot = self.snapshot
         if snapshot is None:
             return []
-        boundary, serving = snapshot["boundary"], self._serving()
+        boundary, serving = self.engine.adapted(snapshot)["boundary"], self._serving()
         self.kernel.set_services(boundary["services"], serving)
         if self._names is not None:
             self._names.write(boundary)
@@ -292,22 +266,6 @@ class Agent:
             if self.snapshot is not snapshot:
                 break  # Envoy is given the newer one in a moment
         return missing
-
-    def _remove_strangers(self, wanted: set[str]) -> None:
-        """Containers and namespaces that no snapshot knows, as after a crash."""
-        ours = {worker.id for worker in self.workers.values()} | wanted
-        ending = {thread.name for thread in threading.enumerate()}
-        try:
-            client = podman.Podman(self.config)
-            for found in client.listing(f"{container.LABEL}={self.config.net}"):
-                name = found.get("Labels", {}).get("cytoplane.endpoint", "")
-                if name not in ours and name not in ending:
-                    client.remove(found["Id"])
-        except podman.PodmanError as error:
-            log.warning("containers can't be listed: %s", error)
-        for name in self.kernel.namespaces():
-            if name[:1] == "r" and name[1:].isdigit() and name not in ours and name not in ending:
-                network.destroy(self.config, name, _number_of(self.config, name))
 
     # Reporting.
     def _report_loop(self) -> None:
@@ -326,24 +284,15 @@ class Agent:
                 if self._names is not None and self._names.refresh() and self.snapshot:
                     self._accept(self.snapshot)
                 node = self.health()
+                healthfile.write(self.config, node, self.control.enrolled)
                 health_due = time.monotonic() + HEALTH_SECONDS
                 if self.snapshot and self._applied == self.snapshot["generation"] and not self.problems:
                     self._acknowledge(self._applied)
             self._send(node)
             if time.monotonic() >= tidy_due:
-                self._tidy()
+                if self.snapshot is not None:
+                    self.engine.tidy(self.snapshot)
                 tidy_due = time.monotonic() + TIDY_SECONDS
-
-    def _tidy(self) -> None:
-        """Take away images that nothing runs any more."""
-        snapshot = self.snapshot
-        if snapshot is None:
-            return
-        wanted = {endpoint["process"]["image"] for endpoint in snapshot["endpoints"]}
-        try:
-            images.prune(podman.Podman(self.config), wanted)
-        except (podman.PodmanError, images.ImageError) as error:
-            log.warning("images can't be tidied: %s", error)
 
     def _collect(self) -> None:
         for flow in self.kernel.flows():
@@ -352,20 +301,17 @@ class Agent:
             self._outbox.add("flows", [flow.__dict__])
         if self._names is not None:
             self._outbox.add("flows", self._names.take())
-        for key in list(self.workers):
-            tail = self._tails.get(key)
+        for key in self.engine.running():
+            tail = self._tails.get(key) or self.engine.tail(key, self._places.get(key, (0, 0)))
             if tail is None:
-                place = self._places.pop(key, (0, 0))
-                tail = self._tails[key] = Tail(key, container.log_path(self.config, key), place)
+                continue
+            self._places.pop(key, None)
+            self._tails[key] = tail
             self._outbox.add("logs", tail.read())
 
     def _send(self, node: dict[str, Any] | None) -> None:
         """Phases and health by themselves, so that nothing that a process prints can hold them up."""
-        replicas = []
-        for key, worker in list(self.workers.items()):
-            report = worker.report()
-            if report["phase"] and self._sent.get(key) != report:
-                replicas.append(report)
+        replicas = [report for report in self.engine.reports() if self._sent.get(report["id"]) != report]
         try:
             if not self.control.enrolled:
                 raise Refused("not enrolled yet")
@@ -411,32 +357,20 @@ class Agent:
         problems += self._names.problems() if self._names else []
         problems += [self._refused] if self._refused else []
         problems += self.edge.problems
-        if not podman.Podman(self.config).alive():
-            problems.append("podman doesn't answer")
+        problems += self.engine.problems()
         if not self.gateway.healthy():
             problems.append("the gateway doesn't answer")
         return {
             "healthy": not problems,
             "problems": problems,
             "generation": self._applied,
-            "replicas": len(self.workers),
+            "replicas": len(self.engine.running()),
             "counters": self.kernel.counters(),
             "sockets_ended": self.kernel.connections.ended,
             "edge": self.edge.report(),
             "connections": self.kernel.usage(self.snapshot["boundary"]) if self.snapshot else {},
             "facts": {**facts(), **programs.facts(self.config), "addresses": self.kernel.closed()},
         }
-
-
-def _number_of(config: Config, name: str) -> int:
-    """The interface number of a namespace that nobody knows, by its veth's peer; -1 if there is none."""
-    try:
-        link = network._links(f"{config.name}-{name}")["eth0"]
-        peers = {entry["ifindex"]: entry["ifname"] for entry in network._links().values()}
-        outside = peers.get(link.get("link_index", -1), "")
-        return int(outside.removeprefix(f"{config.name}v"))
-    except (KeyError, ValueError, network.NetworkError):
-        return -1
 
 
 def facts() -> dict[str, Any]:

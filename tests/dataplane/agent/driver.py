@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from dataplane.agent import node
+from dataplane.agent.engines.machine import Machine
 from dataplane.agent.node import Agent
 from dataplane.agent.replica import ReplicaWorker
 from dataplane.agent.state import State
@@ -35,7 +35,7 @@ class Worker(ReplicaWorker):
 
 
 def main() -> None:
-    node.ReplicaWorker = Worker  # type: ignore[misc]
+    Machine.worker = Worker
     agent = Agent(installation.load())
     agent.prepare()
     agent._restore()

@@ -5,14 +5,14 @@ A program of its own, as an agent is. Enrols with the token in its folder.
 
 from __future__ import annotations
 
-from dataplane.agent import node
+from dataplane.agent.engines.machine import Machine
 from dataplane.agent.node import Agent
 from infra import config as installation
 from tests.dataplane.agent.driver import Worker
 
 
 def main() -> None:
-    node.ReplicaWorker = Worker  # type: ignore[misc]
+    Machine.worker = Worker
     Agent(installation.load()).run()
 
 

@@ -1,0 +1,65 @@
+"""What starts processes on a node and gives them their addresses: podman with the agent, or Kubernetes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from dataplane.agent.following import Rules
+from dataplane.agent.kernel import Kernel
+from dataplane.agent.logs import Tail
+from dataplane.client import ControlPlane
+from infra.config import Config
+
+
+class Engine(Protocol):
+    """One for an agent. All but ``begin`` is called from the agent's own loops, one call at a time each."""
+
+    def prepare(self) -> None:
+        """Files that must be there before the kernel side is."""
+
+    def begin(self, kernel: Kernel) -> None:
+        """The kernel side is up; desired state isn't known yet."""
+
+    def accepted(self, document: dict[str, Any]) -> None:
+        """Another desired state was received and is about to be applied."""
+
+    def adapted(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Desired state with the addresses that things have on this engine, to be applied as it is."""
+
+    def rules(self, rules: Rules | None) -> Rules | None:
+        """Changed rules of identities, with what this engine adds to them."""
+
+    def take_over(self, document: dict[str, Any]) -> list[dict[str, Any]]:
+        """Everything that runs must be in new tables: endpoints that the kernel side has to look for."""
+
+    def start(self, document: dict[str, Any]) -> None:
+        """Let run what is to run, once it may."""
+
+    def end(self, document: dict[str, Any]) -> list[str]:
+        """Let end what isn't to run any more; no service leads there. Ids that are gone."""
+
+    def down(self) -> set[str]:
+        """Replicas that get no new connections."""
+
+    def running(self) -> list[str]:
+        """Ids of the replicas of this node that there is something to know about."""
+
+    def tail(self, replica: str, place: tuple[int, int]) -> Tail | None:
+        """What a replica writes, from a place on; None if nothing is known of it yet."""
+
+    def reports(self) -> list[dict[str, Any]]:
+        """What the control plane is to know of replicas."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with the engine, as sentences."""
+
+    def tidy(self, document: dict[str, Any]) -> None:
+        """Take away what nothing needs any more; called now and then."""
+
+
+def make(config: Config, control: ControlPlane, changed: Callable[[], None]) -> Engine:
+    """The engine of the node. ``changed`` is called when there is something to apply and to report."""
+    from dataplane.agent.engines.machine import Machine
+
+    return Machine(config, control, changed)
