@@ -102,6 +102,8 @@ class Config:
     agents_names: str = ""
     #: Kubernetes: loopback port of each node where its containers' images come from.
     registry_port: int = 5001
+    #: Kubernetes: image of the check that cells' pods begin with, as pods name it; "": they have none.
+    check_image: str = ""
     #: Kubernetes: networks of the cluster's pods and services, separated by commas: they are floor.
     cluster_networks: str = ""
     #: Kubernetes: interfaces to the other nodes, separated by commas; "": those with the node's addresses.
@@ -306,6 +308,7 @@ def load(home: str | os.PathLike | None = None) -> Config:
         agents_bind=_default("agents_bind", values, "127.0.0.1"),
         agents_names=_default("agents_names", values, ""),
         registry_port=_default("registry_port", values, 5001),
+        check_image=_default("check_image", values, ""),
         cluster_networks=_default("cluster_networks", values, ""),
         underlay=_default("underlay", values, ""),
         extra=values.get("extra", {}),
