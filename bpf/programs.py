@@ -29,6 +29,7 @@ class Program(NamedTuple):
 PROGRAMS: dict[str, Program] = {
     "from_workload": Program("SCHED_CLS", None, "tc"),
     "to_workload": Program("SCHED_CLS", None, "tc"),
+    "to_underlay": Program("SCHED_CLS", None, "tc"),
     "connect4": Program("CGROUP_SOCK_ADDR", 10, "cgroup/connect4"),
     "connect6": Program("CGROUP_SOCK_ADDR", 11, "cgroup/connect6"),
     "sendmsg4": Program("CGROUP_SOCK_ADDR", 14, "cgroup/sendmsg4"),

@@ -14,7 +14,9 @@
 #include "lib/reasons.h"
 #include "lib/maps.h"
 #include "lib/address.h"
+#include "lib/origin.h"
 #include "lib/packet.h"
+#include "lib/neighbour.h"
 #include "lib/policy.h"
 #include "lib/flows.h"
 #include "lib/conntrack.h"
@@ -175,6 +177,13 @@ static inline int refuse(struct __sk_buff *skb, const struct packet *p, __u32 so
 	return TC_ACT_SHOT;
 }
 
+/* A bridge gives every port what is for everybody, or for somebody it doesn't know yet. */
+static inline int is_flooded(struct __sk_buff *skb, const struct endpoint *e)
+{
+	__u8 mac[6] = {};
+	return bpf_skb_load_bytes(skb, 0, mac, 6) < 0 || macs_differ(mac, e->mac);
+}
+
 int from_workload(struct __sk_buff *skb)
 {
 	struct packet p = {};
@@ -186,19 +195,23 @@ int from_workload(struct __sk_buff *skb)
 	w.table = map_lookup(conntrack, &ifindex);
 	if (!e || !c || !w.table)
 		return refuse(skb, &p, 0, 0, REASON_NOT_READY, DIRECTION_EGRESS);
-	if (known_flow(skb, e, c, w.table, DIRECTION_EGRESS))
+	if (known_flow(skb, e, c, w.table, DIRECTION_EGRESS)) {
+		seal(skb, e);
 		return TC_ACT_OK;
+	}
 	w.generation = c->generation;
 	w.ingress = FROM_NOWHERE;
 	__u32 reason = read_packet(skb, &p);
 	/* Who sends: the address must be this interface's own. */
 	struct owner *o = map_lookup(ipcache, &p.source);
 	__u32 claimed = o && o->ifindex == ifindex ? o->identity : 0;
+	if (reason == REASON_NEIGHBOUR && e->flags & ENDPOINT_FOREIGN && neighbour_from(skb, e, &p))
+		return TC_ACT_OK;
 	if (reason)
 		return refuse(skb, &p, claimed, 0, reason, DIRECTION_EGRESS);
 	if (bpf_skb_load_bytes(skb, 0, macs, 12) < 0)
 		return refuse(skb, &p, claimed, 0, REASON_MALFORMED, DIRECTION_EGRESS);
-	if (macs_differ(macs + 6, e->mac) || macs_differ(macs, e->host_mac))
+	if (macs_differ(macs + 6, e->mac) || is_wrong_neighbour(e, macs))
 		return refuse(skb, &p, claimed, 0, REASON_BAD_MAC, DIRECTION_EGRESS);
 	if (!claimed) {
 		/* Reported under what the interface is, with the address that was claimed. */
@@ -217,28 +230,33 @@ int from_workload(struct __sk_buff *skb)
 	if (is_loopback(&p.destination))
 		return refuse(skb, &p, claimed, 0, REASON_FLOOR, DIRECTION_EGRESS);
 	w.remote_identity = IDENTITY_WORLD;
-	int range = range_of(c, &p.destination);
-	if (range == RANGE_SERVICES)
-		return refuse(skb, &p, claimed, 0, REASON_SERVICE_ON_WIRE, DIRECTION_EGRESS);
-	if (range == RANGE_WORKLOADS) {
-		struct owner *d = map_lookup(ipcache, &p.destination);
-		if (!d)
-			return refuse(skb, &p, claimed, 0, REASON_UNKNOWN_DESTINATION, DIRECTION_EGRESS);
+	struct owner *d = map_lookup(ipcache, &p.destination);
+	if (d) {
 		w.remote_identity = d->identity;
 	} else {
+		int range = range_of(c, &p.destination);
+		if (range != RANGE_OUTSIDE)
+			return refuse(skb, &p, claimed, 0,
+				      range == RANGE_SERVICES ? REASON_SERVICE_ON_WIRE : REASON_UNKNOWN_DESTINATION,
+				      DIRECTION_EGRESS);
 		w.outside = 1;
 		if (floor_of(&p.destination) == REASON_NODE)
 			w.remote_identity = IDENTITY_NODE;
 	}
 	w.direction = DIRECTION_EGRESS;
-	if (p.fragment == FRAGMENT_LATER)
+	if (p.fragment == FRAGMENT_LATER) {
+		seal(skb, e);
 		return decide_fragment(skb, &p, &w);
+	}
 	w.id.local = p.source;
 	w.id.remote = p.destination;
 	w.id.local_port = p.source_port;
 	w.id.remote_port = p.destination_port;
 	w.id.protocol = p.protocol;
-	return p.icmp == ICMP_ERROR ? decide_error(skb, &p, &w) : decide(skb, &p, &w);
+	int verdict = p.icmp == ICMP_ERROR ? decide_error(skb, &p, &w) : decide(skb, &p, &w);
+	if (verdict == TC_ACT_OK)
+		seal(skb, e);
+	return verdict;
 }
 
 int to_workload(struct __sk_buff *skb)
@@ -254,26 +272,35 @@ int to_workload(struct __sk_buff *skb)
 	if (known_flow(skb, e, c, w.table, DIRECTION_INGRESS))
 		return TC_ACT_OK;
 	w.generation = c->generation;
-	w.ingress = skb->ingress_ifindex;
+	w.ingress = arrival_of(skb);
 	__u32 reason = read_packet(skb, &p);
+	/* Whom a refusal is counted for, which bounds the counts: others on a bridge may send whatever they like. */
+	__u32 whose = 0;
+	if (e->flags & ENDPOINT_FOREIGN) {
+		whose = e->id;
+		int heard = reason == REASON_NEIGHBOUR ? neighbour_to(skb, &p) : NEIGHBOUR_REFUSED;
+		if (heard == NEIGHBOUR_PASSES)
+			return TC_ACT_OK;
+		if (heard == NEIGHBOUR_ELSEWHERE || (reason != REASON_NEIGHBOUR && is_flooded(skb, e)))
+			return TC_ACT_SHOT;
+	}
 	if (reason)
-		return refuse(skb, &p, 0, 0, reason, DIRECTION_INGRESS);
+		return refuse(skb, &p, 0, whose, reason, DIRECTION_INGRESS);
 	struct owner *l = map_lookup(ipcache, &p.destination);
 	if (!l || l->ifindex != ifindex)
-		return refuse(skb, &p, 0, 0, REASON_NOT_LOCAL, DIRECTION_INGRESS);
+		return refuse(skb, &p, 0, whose, REASON_NOT_LOCAL, DIRECTION_INGRESS);
 	w.local_identity = l->identity;
 	struct identity *i = map_lookup(identities, &w.local_identity);
 	if (!i)
 		return refuse(skb, &p, 0, w.local_identity, REASON_NOT_READY, DIRECTION_INGRESS);
 	w.local = *i;
-	int range = range_of(c, &p.source);
-	if (range == RANGE_WORKLOADS) {
-		/* The identity of an address counts only for what came in by its owner's interface. */
-		struct owner *o = map_lookup(ipcache, &p.source);
-		if (!o || !o->ifindex || o->ifindex != skb->ingress_ifindex)
+	/* The identity of an address counts only for what came in where its owner is. */
+	struct owner *o = map_lookup(ipcache, &p.source);
+	if (o) {
+		if (!came_from(o, w.ingress))
 			return refuse(skb, &p, 0, w.local_identity, REASON_SPOOFED_SOURCE, DIRECTION_INGRESS);
 		w.remote_identity = o->identity;
-	} else if (range == RANGE_SERVICES || is_loopback(&p.source) || is_multicast(&p.source)) {
+	} else if (range_of(c, &p.source) != RANGE_OUTSIDE || is_loopback(&p.source) || is_multicast(&p.source)) {
 		return refuse(skb, &p, 0, w.local_identity, REASON_SPOOFED_SOURCE, DIRECTION_INGRESS);
 	} else {
 		w.outside = 1;
@@ -294,4 +321,33 @@ int to_workload(struct __sk_buff *skb)
 	w.id.remote_port = p.source_port;
 	w.id.protocol = p.protocol;
 	return p.icmp == ICMP_ERROR ? decide_error(skb, &p, &w) : decide(skb, &p, &w);
+}
+
+/* To the plane's other nodes: nobody pretends there to be a workload that isn't this node's own. What
+ * isn't the platform's is left to whoever else has a filter here. */
+int to_underlay(struct __sk_buff *skb)
+{
+	struct address source = {};
+	struct verdict v = {};
+	__u32 zero = 0, v4 = 0;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes_relative(skb, 12, &v4, 4, BPF_HDR_START_NET) < 0)
+			return TC_ACT_UNSPEC;
+		from_v4(&source, v4);
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (bpf_skb_load_bytes_relative(skb, 8, &source, 16, BPF_HDR_START_NET) < 0)
+			return TC_ACT_UNSPEC;
+	} else {
+		return TC_ACT_UNSPEC;
+	}
+	struct config *c = map_lookup(config, &zero);
+	struct owner *o = map_lookup(ipcache, &source);
+	/* The platform's own ranges mean something on one node alone. */
+	if (!c || range_of(c, &source) == RANGE_OUTSIDE) {
+		if (!o || (o->ifindex && came_from(o, arrival_of(skb))))
+			return TC_ACT_UNSPEC;
+	}
+	v.reason = REASON_SPOOFED_SOURCE;
+	record(0, 0, o ? &source : 0, 0, 0, DIRECTION_EGRESS, &v, skb->len);
+	return TC_ACT_SHOT;
 }

@@ -21,7 +21,7 @@ static inline int known_flow(struct __sk_buff *skb, const struct endpoint *e, co
 	if (skb->vlan_present || data + ETH_HLEN + sizeof(struct iphdr) + 8 > end)
 		return 0;
 	if (direction == DIRECTION_EGRESS &&
-	    (macs_differ(eth->h_source, e->mac) || macs_differ(eth->h_dest, e->host_mac)))
+	    (macs_differ(eth->h_source, e->mac) || is_wrong_neighbour(e, eth->h_dest)))
 		return 0;
 	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = data + ETH_HLEN;
@@ -59,7 +59,7 @@ static inline int known_flow(struct __sk_buff *skb, const struct endpoint *e, co
 	struct flow_state *s = inner_lookup(table, &id);
 	if (!s || s->generation != c->generation || s->flags & FLOW_LEARNED)
 		return 0;
-	if (direction == DIRECTION_INGRESS && s->ingress != skb->ingress_ifindex)
+	if (direction == DIRECTION_INGRESS && s->ingress != arrival_of(skb))
 		return 0;
 	__u32 local = s->local;
 	struct identity *i = map_lookup(identities, &local);

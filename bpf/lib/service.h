@@ -213,8 +213,8 @@ static inline int steer(struct bpf_sock_addr *ctx, struct caller *me, struct add
 	if (!i)
 		return moved ? STEER_MOVED : STEER_NONE;
 	__u32 remote = IDENTITY_WORLD;
-	if (range == RANGE_WORKLOADS) {
-		struct owner *o = map_lookup(ipcache, to);
+	struct owner *o = map_lookup(ipcache, to);
+	if (o || range == RANGE_WORKLOADS) {
 		remote = o ? o->identity : 0;
 		if (!o)
 			v.reason = REASON_UNKNOWN_DESTINATION;

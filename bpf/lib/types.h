@@ -160,7 +160,7 @@ struct flow_state {
 	__u32 rule;
 	__u32 local;			/* identity */
 	__u32 generation;		/* of what both ends' identities were read from */
-	__u32 ingress;			/* interface that packets of the remote end come in by */
+	__u32 ingress;			/* interface that packets of the remote end come in by, with SEALED */
 	__u8 initiator;			/* direction in which it was opened */
 	__u8 flags;
 	__u8 audit;			/* the reason why it would have been refused; 0: it is declared */

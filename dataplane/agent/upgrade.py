@@ -15,8 +15,6 @@ import re
 import shutil
 from pathlib import Path
 
-from pyroute2 import IPRoute
-
 from bpf import attach, loader, source
 from bpf import sys as bpf
 from infra.config import Config
@@ -115,13 +113,6 @@ def hand_over(config: Config) -> list[str]:
 def finish(config: Config) -> None:
     """Put the programs of this layout in force everywhere and forget the others. The tables must be filled."""
     loader.take_over(config)
-    with IPRoute() as ip:
-        own = [
-            link["index"]
-            for link in ip.get_links()
-            if link.get_attr("IFLA_IFNAME").startswith(f"{config.name}v")
-        ]
-    for ifindex in own:
-        attach.attach(config, ifindex)
+    attach.renew(config)
     for folder in earlier(config):
         shutil.rmtree(folder)
