@@ -7,6 +7,7 @@ consumer's identity can reach it, so the caller is known.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dataplane import addresses
@@ -27,9 +28,18 @@ def bootstrap(config: Config) -> dict[str, Any]:
         "node": {"id": "gateway", "cluster": config.name},
         "admin": {"address": {"pipe": {"path": str(folder / "admin.sock"), "mode": 384}}},
         "dynamic_resources": {
-            "lds_config": _source(folder / "lds.json"),
-            "cds_config": _source(folder / "cds.json"),
+            "lds_config": source(folder / "lds.json"),
+            "cds_config": source(folder / "cds.json"),
         },
+        # For what goes to other nodes' gateways.
+        "bootstrap_extensions": [
+            {
+                "name": "envoy.bootstrap.internal_listener",
+                "typed_config": {
+                    "@type": f"{TYPE}.extensions.bootstrap.internal_listener.v3.InternalListener"
+                },
+            }
+        ],
         "overload_manager": {
             "resource_monitors": [
                 {
@@ -45,7 +55,8 @@ def bootstrap(config: Config) -> dict[str, Any]:
     }
 
 
-def _source(path: Any) -> dict[str, Any]:
+def source(path: Any) -> dict[str, Any]:
+    """Resources in a file, which is watched."""
     return {
         "path_config_source": {"path": str(path), "watched_directory": {"path": str(path.parent)}},
         "resource_api_version": "V3",
@@ -67,7 +78,7 @@ def _cluster(config: Config, entry: dict[str, Any]) -> dict[str, Any]:
         "@type": f"{TYPE}.config.cluster.v3.Cluster",
         "name": name,
         "type": "EDS",
-        "eds_cluster_config": {"eds_config": _source(config.gateway_dir / "eds" / f"{name}.json")},
+        "eds_cluster_config": {"eds_config": source(config.gateway_dir / "eds" / f"{name}.json")},
         "connect_timeout": "2s",
         "lb_policy": "RING_HASH" if entry.get("sticky") else "LEAST_REQUEST",
         "upstream_bind_config": {
@@ -85,8 +96,13 @@ def _cluster(config: Config, entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def assignment(name: str, backends: list[list[Any]], weights: list[int] | None = None) -> dict[str, Any]:
-    """The backends of a cluster: (id, address, port) each, and what share each gets; none: all the same."""
+def assignment(
+    name: str, backends: list[list[Any]], weights: list[int] | None = None, more: Sequence[Any] = ()
+) -> dict[str, Any]:
+    """The backends of a cluster: (id, address, port) each, and what share each gets; none: all the same.
+
+    ``more``: endpoints that are made already.
+    """
     return {
         "@type": f"{TYPE}.config.endpoint.v3.ClusterLoadAssignment",
         "cluster_name": name,
@@ -101,6 +117,7 @@ def assignment(name: str, backends: list[list[Any]], weights: list[int] | None =
                         backends, weights or [1] * len(backends), strict=True
                     )
                 ]
+                + list(more)
             }
         ],
     }
@@ -122,17 +139,18 @@ def _public(name: str, routes: list[dict[str, Any]], apps_port: int) -> dict[str
         "virtual_hosts": [
             {
                 "name": f"h{number}",
-                "domains": [route["host"], *(f"{route['host']}:{port}" for port in ports)],
-                "routes": [{"match": {"prefix": "/"}, "route": _route(route["cluster"])}],
+                "domains": [public["host"], *(f"{public['host']}:{port}" for port in ports)],
+                "routes": [{"match": {"prefix": "/"}, "route": route(public["cluster"])}],
             }
-            for number, route in enumerate(routes)
+            for number, public in enumerate(routes)
         ],
         "request_headers_to_remove": _PLATFORM_HEADERS,
         "response_headers_to_remove": [*_PLATFORM_HEADERS, "x-envoy-upstream-service-time"],
     }
 
 
-def _route(cluster: str) -> dict[str, Any]:
+def route(cluster: str) -> dict[str, Any]:
+    """Where requests go, for how long, and when they are sent again."""
     return {
         "cluster": cluster,
         # For clusters that keep a client where it is; others don't look at it.
@@ -170,14 +188,14 @@ def listeners(config: Config, gateway: dict[str, Any]) -> list[dict[str, Any]]:
             {
                 "rds": {
                     "route_config_name": "north",
-                    "config_source": _source(config.gateway_dir / "rds.json"),
+                    "config_source": source(config.gateway_dir / "rds.json"),
                 }
             },
         )
     ]
     for entry in gateway.get("doors", []):
         # The caller is a stranger here, as the internet is; but one that may call only what it declares.
-        open_to = [route for route in gateway["routes"] if route["host"] in entry["hosts"]]
+        open_to = [public for public in gateway["routes"] if public["host"] in entry["hosts"]]
         routes = {**_public(entry["name"], open_to, config.apps_port), "validate_clusters": False}
         found.append(_listener_of(entry, {"route_config": routes}))
     for entry in gateway["listeners"]:
@@ -189,7 +207,7 @@ def listeners(config: Config, gateway: dict[str, Any]) -> list[dict[str, Any]]:
                 {
                     "name": "all",
                     "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": _route(entry["cluster"])}],
+                    "routes": [{"match": {"prefix": "/"}, "route": route(entry["cluster"])}],
                     **_caller(entry["caller"]),
                 }
             ],
@@ -233,15 +251,20 @@ def _listener(name: str, v4: str, v6: str, port: int, routes: dict[str, Any]) ->
             "headers_with_underscores_action": "REJECT_REQUEST",
             "max_headers_count": 100,
         },
-        "http_filters": [
-            {
-                "name": "envoy.filters.http.router",
-                "typed_config": {"@type": f"{TYPE}.extensions.filters.http.router.v3.Router"},
-            }
-        ],
-        "local_reply_config": _local_replies(),
+        "http_filters": [router()],
+        "local_reply_config": local_replies(),
         "drain_timeout": "5s",
     }
+    return {
+        **listener(name, v4, v6, port),
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+
+
+def listener(name: str, v4: str, v6: str, port: int) -> dict[str, Any]:
+    """A listener at a port of a pair of addresses, without what it does."""
     return {
         "@type": f"{TYPE}.config.listener.v3.Listener",
         "name": name,
@@ -250,13 +273,16 @@ def _listener(name: str, v4: str, v6: str, port: int, routes: dict[str, Any]) ->
         # The addresses may come a moment after the configuration.
         "freebind": True,
         "per_connection_buffer_limit_bytes": 1048576,
-        "filter_chains": [
-            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
-        ],
     }
 
 
-def _local_replies() -> dict[str, Any]:
+def router(**more: Any) -> dict[str, Any]:
+    """The filter that sends requests on."""
+    kind = f"{TYPE}.extensions.filters.http.router.v3.Router"
+    return {"name": "envoy.filters.http.router", "typed_config": {"@type": kind, **more}}
+
+
+def local_replies() -> dict[str, Any]:
     """Answers of the gateway itself: what happened and the request's id, in plain text."""
     sentences = {
         404: "No application has this host name.",

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dataplane.gateway import envoy
+from dataplane.gateway import between, envoy
 from infra.config import Config
 
 _CLUSTERS = "cluster_manager.cds.version_text"
@@ -70,6 +70,7 @@ class Gateway:
         couldn't use.
         """
         overdue, self._overdue = self._overdue, set()
+        gateway = between.split(gateway, serving, (self._folder / between.IDENTITY).exists())
         backends = {entry["name"]: _serving(entry, serving) for entry in gateway["clusters"]}
         expected = {}
 
@@ -79,15 +80,16 @@ class Gateway:
         folder = self._folder / "eds"
         folder.mkdir(exist_ok=True)
         folder.chmod(0o755)
-        for name, (entries, weights) in backends.items():
-            stat = f"cluster.{name}.version_text"
-            put(stat, folder / f"{name}.json", [envoy.assignment(name, entries, weights)])
-        clusters = envoy.clusters(self._config, gateway)
+        for entry in gateway["clusters"]:
+            name, more = entry["name"], between.endpoints(entry)
+            made = envoy.assignment(name, *backends[name], more)
+            put(f"cluster.{name}.version_text", folder / f"{name}.json", [made])
+        clusters = between.clusters(self._config, gateway, envoy.clusters(self._config, gateway))
         put(_CLUSTERS, self._folder / "cds.json", clusters)
         self._await_clusters(expected)
         routes = envoy.north_routes(gateway, self._config.apps_port)
         put("http.north.rds.north.version_text", self._folder / "rds.json", [routes])
-        listeners = envoy.listeners(self._config, gateway)
+        listeners = envoy.listeners(self._config, gateway) + between.listeners(self._config, gateway)
         put("listener_manager.lds.version_text", self._folder / "lds.json", listeners)
         for file in folder.glob("*.json"):
             if file.stem not in backends:
