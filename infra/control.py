@@ -265,6 +265,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Operate an installation of Cytoplane.")
     parser.add_argument("command", choices=["up", "down", "status", "purge", "demo", "join"])
     arguments = parser.parse_args()
+    # Parts of other users read code and settings; what is secret is written with a mode of its own.
+    os.umask(0o022)
     config = installation.load()
     say = Progress()
     try:

@@ -8,7 +8,7 @@ step() { printf -- '-----> %s\n' "$1" >&2; }
 fail() { printf ' !     %s\n' "$1" >&2; exit 1; }
 
 main() {
-	umask 077
+	umask 022
 	home=${CYTOPLANE_HOME:-/var/lib/cytoplane}
 	token=${CYTOPLANE_TOKEN:-}
 	unset CYTOPLANE_TOKEN
