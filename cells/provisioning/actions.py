@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from cells.provisioning.models import Place
@@ -41,6 +42,16 @@ def settle(cell: Cell) -> None:
     )
     if made:
         reconcile.enqueue(place.pk)
+
+
+def changed(cell: Cell) -> None:
+    """What runs in the cell changed: its place has to follow. Call in the transaction of the change."""
+    from cells.provisioning.tasks import reconcile
+
+    now = timezone.now()
+    for pk in Place.objects.filter(cell=cell, wanted=True).values_list("pk", flat=True):
+        Place.objects.filter(pk=pk).update(asked=F("asked") + 1, next_at=now, look_at=now)
+        reconcile.enqueue(pk)
 
 
 def leave(cells: Iterable[Cell]) -> None:

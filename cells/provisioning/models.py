@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
 
 class Place(models.Model):
@@ -42,6 +43,11 @@ class Place(models.Model):
     revision = models.PositiveIntegerField(default=0)
     #: Failed tries in a row.
     attempts = models.PositiveIntegerField(default=0)
+    #: Counts what was asked of it: changes of what runs in its cell. A worker that read an older number
+    #: than it leaves behind looks again.
+    asked = models.PositiveBigIntegerField(default=0)
+    #: When the replicas' state is read from the cluster again.
+    look_at = models.DateTimeField(default=timezone.now)
     #: When it has to be looked at again.
     next_at = models.DateTimeField()
     #: Who works on it, and until when nobody else may.
@@ -58,7 +64,7 @@ class Place(models.Model):
                 name="one_wanted_place",
             )
         ]
-        indexes = [models.Index(fields=["next_at"])]
+        indexes = [models.Index(fields=["next_at"]), models.Index(fields=["look_at"])]
 
     def __str__(self) -> str:
         return self.location

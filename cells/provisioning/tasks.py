@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db.models import Q
 from django.utils import timezone
 
-from cells.provisioning import work
+from cells.provisioning import states, work
 from cells.provisioning.models import Place
 from controlplane.celery import app
 
@@ -15,6 +15,14 @@ def reconcile(place_id: int) -> None:
     """Bring a place to what it should be."""
     if work.reconcile(place_id):
         reconcile.enqueue(place_id)
+    look.enqueue(place_id)
+
+
+@app.task(name="provisioning.look")
+def look(place_id: int) -> None:
+    """Read how the place's replicas are; again in a moment as long as a deployment waits for them."""
+    if states.look(place_id):
+        look.enqueue(place_id, countdown=states.UNDERWAY.total_seconds())
 
 
 @app.task(name="provisioning.sweep")
@@ -24,3 +32,5 @@ def sweep() -> None:
     free = Q(lease_until=None) | Q(lease_until__lt=now)
     for pk in Place.objects.filter(free, next_at__lte=now).values_list("pk", flat=True)[:200]:
         reconcile.enqueue(pk)
+    for pk in states.due()[:200]:
+        look.enqueue(pk)

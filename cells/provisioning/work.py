@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from cells.provisioning.models import Place
 from dataplane.drivers import CellState, CellStatus, Driver, DriverError, PlacedCell, Quota
+from dataplane.planes import pods, running, snapshots
 from dataplane.planes.kubernetes import driver_of
 from tenants.models import Plan
 
@@ -44,7 +45,11 @@ def claim(place_id: int) -> Place | None:
     free = Q(lease_until=None) | Q(lease_until__lt=now)
     if not Place.objects.filter(free, pk=place_id).update(lease=token, lease_until=now + LEASE):
         return None
-    return Place.objects.select_related("plane", "cell__project__tenant__plan").filter(lease=token).first()
+    return (
+        Place.objects.select_related("plane__owner", "cell__project__tenant__plan")
+        .filter(lease=token)
+        .first()
+    )
 
 
 def reconcile(place_id: int) -> bool:
@@ -53,6 +58,12 @@ def reconcile(place_id: int) -> bool:
     if place is None:
         return False
     try:
+        # Desired state first: a node refuses a pod that it hasn't heard of.
+        snapshots.rebuild(place.plane_id)
+        if not place.plane.direct:
+            # Its own controller makes the place, as desired state says.
+            there = CellState.READY if place.wanted else CellState.ABSENT
+            return _settled(place, CellStatus(there, place.revision))
         driver, cell = driver_of(place.plane), placed(place)
         status = _ensure(place, driver, cell) if place.wanted else driver.remove(cell)
     except DriverError as error:
@@ -61,6 +72,10 @@ def reconcile(place_id: int) -> bool:
         # Whatever it was may pass; the place must neither be lost nor held until the lease runs out.
         log.exception("%s can't go on", place.location)
         return _failed(place, Broken("Something failed on the platform's side; the worker's log has it."))
+    return _settled(place, status)
+
+
+def _settled(place: Place, status: CellStatus) -> bool:
     if status.state == CellState.ABSENT and not place.wanted:
         Place.objects.filter(pk=place.pk, lease=place.lease, wanted=False).delete()
         return False
@@ -78,7 +93,7 @@ def _ensure(place: Place, driver: Driver, cell: PlacedCell) -> CellStatus:
 
 
 def placed(place: Place) -> PlacedCell:
-    """The place as drivers know it, with the quota of its tenant's plan."""
+    """The place as drivers know it, with the quota of its tenant's plan and what runs."""
     plan = place.cell.project.tenant.plan if place.cell else None
     return PlacedCell(
         number=place.number,
@@ -87,6 +102,8 @@ def placed(place: Place) -> PlacedCell:
         project=place.project,
         environment=place.environment,
         quota=quota(plan) if plan else _SOME,
+        endpoints=running.of_cell(place.plane, place.number) if place.wanted else (),
+        pull=pods.token(place.location) if place.wanted else "",
     )
 
 
@@ -142,7 +159,9 @@ def _write(place: Place, **fields: object) -> bool:
 
 
 def _leave(place: Place, **fields: object) -> bool:
-    """Write the result and give the lease back; True if meanwhile the place was given up."""
+    """Write the result and give the lease back; True if meanwhile something else was asked of the place."""
     if _write(place, lease="", lease_until=None, **fields):
-        return False
+        # What was asked after the place was read would otherwise wait for the next look.
+        again = Place.objects.filter(pk=place.pk, asked__gt=place.asked)
+        return bool(again.update(next_at=timezone.now()))
     return bool(Place.objects.filter(pk=place.pk, lease=place.lease).update(lease="", lease_until=None))

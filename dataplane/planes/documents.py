@@ -7,6 +7,7 @@ from typing import Any
 from cells.boundary import Boundary
 from cells.specification import Specification
 from dataplane import addresses
+from dataplane.planes import pods
 from dataplane.planes.reading import Rows
 from delivery.models import Replica
 from infra.config import Config
@@ -16,7 +17,10 @@ def endpoints(rows: Rows, config: Config) -> dict[int, list[dict[str, Any]]]:
     """Cell's number → what runs of it, for the node that runs it."""
     found: dict[int, list[dict[str, Any]]] = {cell.number: [] for cell in rows.cells}
     for row in rows.replicas:
-        found[row.workload.cell.number].append(_endpoint(row, config))
+        entry = _endpoint(row, config)
+        if location := rows.locations.get(entry["cell"]):
+            entry["pod"] = pods.of(location)
+        found[entry["cell"]].append(entry)
     return found
 
 

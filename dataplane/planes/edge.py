@@ -147,7 +147,7 @@ def _doubt(network: Network, client: str) -> str:
 
 
 def _tell_nodes() -> None:
-    for plane in Plane.objects.filter(engine=Plane.Engine.MACHINE):
+    for plane in Plane.objects.all():
         actions.touch(plane, [PLATFORM])
 
 

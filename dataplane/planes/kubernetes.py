@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from cryptography.exceptions import InvalidTag
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from controlplane import crypto
 from controlplane.errors import CytoplaneError, not_found
+from dataplane import addresses
 from dataplane.drivers import Denied, Driver, DriverError, Unreachable
-from dataplane.drivers.kubernetes import InvalidKubeconfig, Kubeconfig, Kubernetes
+from dataplane.drivers.kubernetes import InvalidKubeconfig, Kubeconfig, Kubernetes, Site
 from dataplane.planes.models import Plane
 from tenants import audit, keys, names
 from tenants.models import Tenant
@@ -88,13 +90,23 @@ def _clause(error: DriverError) -> str:
     return str(error).rstrip(".")
 
 
+def site_of(plane: Plane) -> Site:
+    """What pods on the plane have to know of the platform."""
+    config = settings.CONFIG
+    resolver = addresses.workload(config, addresses.RESOLVER)
+    return Site(
+        registry=f"127.0.0.1:{config.registry_port}",
+        resolvers=(resolver.v4, resolver.v6),
+    )
+
+
 def driver_of(plane: Plane) -> Driver:
     """The plane's driver. Raises ``Denied`` if its kubeconfig can't be opened."""
     if plane.engine != Plane.Engine.KUBERNETES or plane.kubeconfig is None:
         raise Denied(f"The plane {plane.name} has no kubeconfig.")
     try:
         text = crypto.unwrap(keys.masters(), bytes(plane.kubeconfig), _context(plane)).decode()
-        return Kubernetes(Kubeconfig.parse(text))
+        return Kubernetes(Kubeconfig.parse(text), site=site_of(plane))
     except (InvalidTag, InvalidKubeconfig):
         raise Denied(
             f"The kubeconfig of the plane {plane.name} can't be opened with the master key."

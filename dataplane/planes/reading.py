@@ -31,6 +31,8 @@ _CELLS = """
 SELECT json_build_object(
   'cell', row_to_json(c), 'project', row_to_json(p), 'environment', row_to_json(e),
   'tenant', row_to_json(t), 'plan', row_to_json(l),
+  'location', (SELECT z.location FROM provisioning_place z
+    WHERE z.cell_id = c.id AND z.plane_id = e.plane_id AND z.wanted),
   'workloads', (SELECT json_agg(row_to_json(w)) FROM projects_workload w WHERE w.cell_id = c.id),
   'components', (SELECT json_agg(row_to_json(k)) FROM projects_component k WHERE k.project_id = p.id),
   'endpoints', (SELECT json_agg(row_to_json(o)) FROM projects_endpoint o
@@ -103,6 +105,8 @@ class Rows:
     replicas: list[Replica] = field(default_factory=list)
     #: Cell → the specification that is on its way into it.
     incoming: dict[int, dict[str, Any]] = field(default_factory=dict)
+    #: Cell's number → the name of its place, on a plane where it has one.
+    locations: dict[int, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.cells)
@@ -155,6 +159,8 @@ def _take(rows: Rows, document: dict[str, Any]) -> None:
     if cell.serving_release_id is not None:
         cell.serving_release = releases[cell.serving_release_id]
     rows.cells.append(cell)
+    if document["location"] is not None:
+        rows.locations[cell.number] = document["location"]
     components = _by_key(Component, document["components"])
     workloads = _by_key(Workload, document["workloads"])
     for workload in workloads.values():

@@ -17,7 +17,7 @@ def rebuild(plane_id: int) -> None:
 @app.task(name="planes.rebuild_all")
 def rebuild_all() -> None:
     """The safety net: whatever lost its wake-up is caught up with here, and some units are checked."""
-    for plane_id in Plane.objects.filter(engine=Plane.Engine.MACHINE).values_list("pk", flat=True):
+    for plane_id in Plane.objects.values_list("pk", flat=True):
         # Some of what is no cell's ends by itself when its time is over.
         snapshots.rebuild(plane_id, [PLATFORM])
         snapshots.check(plane_id)

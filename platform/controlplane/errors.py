@@ -132,11 +132,6 @@ CATALOGUE: dict[str, Entry] = {
         "The data plane {plane} is offline since {since}.",
         "It catches up when it returns; try again then.",
     ),
-    "engine-unsupported": Entry(
-        409,
-        "{environment} is on the Kubernetes plane {plane}, where cells get their place but nothing runs yet.",
-        "Ask the platform's admins to bind {environment} to a machine plane, then deploy again.",
-    ),
     "cluster-unreachable": Entry(
         503, "The cluster can't be reached: {reason}.", "Check the address in the kubeconfig and try again."
     ),

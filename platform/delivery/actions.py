@@ -29,17 +29,9 @@ MOST_REPLICAS = 50
 _PHASES = set(Replica.Phase.values)
 
 
-def require_engine(cell: Cell) -> None:
-    """Raise `engine-unsupported` unless deployments can run on the cell's plane."""
-    plane = Plane.objects.filter(environments=cell.environment_id).first()
-    if plane is not None and plane.engine != Plane.Engine.MACHINE:
-        raise CytoplaneError("engine-unsupported", environment=cell.environment.name, plane=plane.name)
-
-
 def _queue(cell: Cell, **fields: Any) -> Deployment:
     """A waiting deployment. The one that waited before is superseded: only the newest matters."""
     Cell.objects.select_for_update(of=("self",)).get(pk=cell.pk)
-    require_engine(cell)
     for waiting in Deployment.objects.select_for_update().filter(cell=cell, state=State.QUEUED):
         error = CytoplaneError("deployment-superseded")
         waiting.state, waiting.ended_at = State.SUPERSEDED, timezone.now()

@@ -12,12 +12,15 @@ import logging
 from datetime import timedelta
 
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
+from cells.provisioning import actions as provisioning
 from cells.specification import Specification
 from controlplane.errors import CATALOGUE, CytoplaneError
 from dataplane.planes import actions as planes
 from dataplane.planes import snapshots
+from dataplane.planes.models import Plane
 from delivery import branches, environment, log, publish, replicas
 from delivery.models import Build, Deployment, DeploymentStep, Push, Release, Replica
 from projects import actions as projects
@@ -118,8 +121,12 @@ def _queued(deployment: Deployment) -> None:
     )
     if busy.exists():
         return
-    if deployment.cell.environment.plane is None:
+    plane = deployment.cell.environment.plane
+    if plane is None:
         raise CytoplaneError("unavailable", part="a data plane for this environment")
+    if plane.engine == Plane.Engine.KUBERNETES and not plane.nodes.filter(kind="agent").exists():
+        # Pods would wait for their network until the time is over.
+        raise CytoplaneError("plane-offline", plane=plane.name, since="it was made: no agent has enrolled")
     if deployment.kind in (Deployment.Kind.SCALE, Deployment.Kind.CONFIG) and not _rebase(deployment):
         return
     if deployment.kind == Deployment.Kind.PUSH and not deployment.release_id:
@@ -245,7 +252,7 @@ def _starting(deployment: Deployment) -> None:
     made = replicas.ensure(cell, release)
     if made:
         log.say(deployment, f"Starting {made} replica{'s' if made > 1 else ''} of v{release.number}")
-        planes.touch(cell.environment.plane, [cell.number])
+        _runs_else(cell)
     mine = list(
         Replica.objects.filter(release=release, wanted=Replica.Wanted.RUN).select_related(
             "workload__component"
@@ -254,23 +261,34 @@ def _starting(deployment: Deployment) -> None:
     for replica in mine:
         if replica.phase == Replica.Phase.FAILED:
             raise _failure(replica)
-    if any(replica.phase != Replica.Phase.HEALTHY for replica in mine):
-        _start_timeout(deployment, release)
+    waiting = [replica for replica in mine if replica.phase != Replica.Phase.HEALTHY]
+    if waiting:
+        _start_timeout(deployment, release, waiting)
         return
     _switch(deployment)
 
 
-def _start_timeout(deployment: Deployment, release: Release) -> None:
+def _runs_else(cell: Cell) -> None:
+    """Replicas came or went: nodes have to know, and on Kubernetes whoever makes pods."""
+    planes.touch(cell.environment.plane, [cell.number])
+    provisioning.changed(cell)
+
+
+def _start_timeout(deployment: Deployment, release: Release, waiting: list[Replica]) -> None:
     specification = Specification.from_dict(release.specification)
     grace = max((c.health.grace for c in specification.components.values()), default=0)
     limit = timedelta(seconds=grace) + START_MARGIN
     if timezone.now() - deployment.state_since < limit:
         return
     plane = deployment.cell.environment.plane
-    node = plane.nodes.filter(kind="agent").order_by("-last_seen_at").first()
+    node = plane.nodes.filter(kind="agent").order_by(F("last_seen_at").desc(nulls_last=True)).first()
     if node is None or node.last_seen_at is None or timezone.now() - node.last_seen_at > NODE_SILENCE:
         since = node.last_seen_at.strftime("%H:%M:%S UTC") if node and node.last_seen_at else "it was made"
         raise CytoplaneError("plane-offline", plane=plane.name, since=since)
+    for replica in waiting:
+        # What it waits for might have come, and didn't.
+        if replica.detail.get("reason"):
+            raise _failure(replica)
     raise CytoplaneError("deployment-timeout", limit=int(limit.total_seconds()))
 
 
@@ -315,8 +333,7 @@ def _switching(deployment: Deployment) -> None:
     if deployment.awaited_generation is None:
         deployment.awaited_generation = snapshots.rebuild(plane.pk)
         return
-    applied = plane.nodes.filter(kind="agent", acknowledged__gte=deployment.awaited_generation).exists()
-    if not applied:
+    if not _applied(plane, deployment.awaited_generation):
         return
     release = deployment.release
     assert release is not None
@@ -324,6 +341,17 @@ def _switching(deployment: Deployment) -> None:
     for row in Host.objects.filter(endpoint__workload__cell=deployment.cell).order_by("name"):
         log.detail(deployment, publish.address(row.name))
     _enter(deployment, State.DRAINING, "drain")
+
+
+def _applied(plane: Plane, generation: int) -> bool:
+    """Whether a node has applied it, and every one that was heard of lately.
+
+    One that is away goes on from what it knows, and catches up when it is back.
+    """
+    agents = plane.nodes.filter(kind="agent")
+    lately = agents.filter(last_seen_at__gt=timezone.now() - NODE_SILENCE)
+    behind = lately.filter(acknowledged__lt=generation)
+    return agents.filter(acknowledged__gte=generation).exists() and not behind.exists()
 
 
 def _draining(deployment: Deployment) -> None:
@@ -335,7 +363,7 @@ def _draining(deployment: Deployment) -> None:
         return
     if rows:
         replicas.remove(rows)
-        planes.touch(deployment.cell.environment.plane, [deployment.cell.number])
+        _runs_else(deployment.cell)
     _enter(deployment, State.LIVE)
     _finish_push(deployment)
 
@@ -353,7 +381,7 @@ def fail(deployment: Deployment, error: CytoplaneError) -> None:
             _tell(deployment, replica)
         replicas.remove(rows)
         if rows:
-            planes.touch(cell.environment.plane, [cell.number])
+            _runs_else(cell)
     Build.objects.filter(deployment=deployment, state__in=[Build.State.WAITING, Build.State.CLAIMED]).update(
         state=Build.State.CANCELLED, ended_at=timezone.now()
     )

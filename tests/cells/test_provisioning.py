@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -18,9 +19,11 @@ from cells.provisioning import actions, work
 from cells.provisioning.models import Place
 from cells.provisioning.tasks import reconcile, sweep
 from controlplane.errors import CytoplaneError
-from dataplane.planes import kubernetes
+from dataplane.planes import kubernetes, pods, snapshots
 from dataplane.planes.models import Plane
-from delivery.models import Build, Deployment, Release
+from delivery import actions as actions_of_delivery
+from delivery import machine
+from delivery.models import Replica
 from projects import actions as projects
 from projects.models import Cell
 from tenants.models import AuditEvent
@@ -322,18 +325,35 @@ def test_a_place_given_up_while_it_is_made_goes(world: World, cluster: Cluster) 
     assert namespace is None or namespace["metadata"].get("deletionTimestamp")
 
 
-def test_a_deployment_there_is_refused_with_nothing_half_done(world: World, queue: Queue) -> None:
+def test_a_deployment_there_makes_its_deployments_and_takes_them_away(
+    world: World, cluster: Cluster, queue: Queue
+) -> None:
     bind(world)
     cell = world.cell()
-    error = refused("engine-unsupported", world.push, cell)
-    assert "cluster" in error.message
-    assert error.next
-    assert not Deployment.objects.exists()
-    assert not Build.objects.exists()
-    assert not Release.objects.exists()
-    assert not queue.waiting("delivery.advance")
-    # What is bound to the machine still deploys.
-    assert world.push(world.cell(cell.project, "staging")).state == "queued"
+    queue.run()
+    plane = Plane.objects.get(name="cluster")
+    factories.acknowledge(plane)
+    deployment = world.push(cell)
+    machine.advance(deployment.pk)
+    factories.built(deployment)
+    assert machine.advance(deployment.pk) == "starting"
+    queue.run()
+    location = only().location
+    replicas = {f"r{pk}" for pk in Replica.objects.values_list("pk", flat=True)}
+    assert set(cluster.objects("Deployment", location, "apps/v1")) == replicas
+    secrets = cluster.objects("Secret", location)
+    assert {f"env-{name}" for name in replicas} < set(secrets)
+    assert only().state == "ready", only().problems
+    # What desired state says of them names the place and nothing that could pull.
+    for entry in snapshots.whole(plane.pk)["endpoints"]:
+        assert entry["pod"]["namespace"] == location
+        assert entry["pod"]["pull"] == hashlib.sha256(pods.token(location).encode()).hexdigest()
+    actions_of_delivery.cancel(acting_user=world.actor("developer"), deployment=deployment)
+    queue.run()
+    deployment.refresh_from_db()
+    assert deployment.state == "cancelled"
+    assert cluster.objects("Deployment", location, "apps/v1") == {}
+    assert not [name for name in cluster.objects("Secret", location) if name.startswith("env-")]
 
 
 def test_cells_that_run_cant_be_moved(world: World) -> None:

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from dataplane.drivers.kubernetes.api import KINDS, Api, Object
-from dataplane.drivers.kubernetes.helm import RELEASES
+from dataplane.drivers.kubernetes.records import RELEASES
 
 _NAME, _NAMESPACE = "meta.helm.sh/release-name", "meta.helm.sh/release-namespace"
 #: Fields that others may write: of these kinds only what the chart states is compared.

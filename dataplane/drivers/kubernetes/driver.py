@@ -13,15 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pyhelm3 import ReleaseRevision
-
 from dataplane.drivers.interface import CellState, CellStatus, DriverError, PlacedCell, Rejected, Taken
 from dataplane.drivers.kubernetes import secrets, statuses
 from dataplane.drivers.kubernetes.api import Api, Object
 from dataplane.drivers.kubernetes.budget import Budget
 from dataplane.drivers.kubernetes.drift import Drift, owned, with_ownership
-from dataplane.drivers.kubernetes.helm import RELEASES, UNFINISHED, Helm, record
+from dataplane.drivers.kubernetes.helm import Helm
 from dataplane.drivers.kubernetes.kubeconfig import Kubeconfig
+from dataplane.drivers.kubernetes.records import RELEASES, UNFINISHED, Record, newest
 from dataplane.drivers.kubernetes.site import Site
 from dataplane.drivers.kubernetes.workloads import workload
 
@@ -60,55 +59,59 @@ class Kubernetes:
             namespace = _namespace(api, cell)
             if namespace is not None and _going(namespace):
                 return CellStatus(CellState.REMOVING)
-            revision = helm.newest(cell.location)
-            if revision is not None and revision.status in UNFINISHED:
-                api.delete("v1", "Secret", RELEASES, record(revision))
-                revision = helm.newest(cell.location)
-            wanted = values(cell, self._site)
-            if namespace is None and cell.endpoints:
+            record, wanted = newest(api, cell.location), values(cell, self._site)
+            if record is not None and record.status in UNFINISHED:
+                api.delete("v1", "Secret", RELEASES, record.secret)
+                record = newest(api, cell.location)
+            there = namespace is not None
+            if not there and cell.endpoints:
                 # What runs needs its secrets, and those the namespace.
-                revision = helm.install(cell.location, {**wanted, "workloads": []})
-                namespace = _namespace(api, cell)
-            if namespace is not None:
+                helm.install(cell.location, {**wanted, "workloads": []})
+                record, there = newest(api, cell.location), True
+            if there:
                 secrets.keep(api, cell, self._site)
-            if revision is None or not helm.is_current(revision, wanted):
-                revision = helm.install(cell.location, wanted)
-            for document in _documents(revision):
+            if record is None or not record.made_from(self._chart, wanted):
+                helm.install(cell.location, wanted)
+                record = newest(api, cell.location)
+            documents = _documents(record)
+            for document in documents:
                 Drift(api, document).repair()
-            for stranger in _strangers(api, cell, _documents(revision)):
+            if not there:
+                secrets.keep(api, cell, self._site)
+            for stranger in _strangers(api, cell, documents):
                 api.delete(
                     stranger["apiVersion"], stranger["kind"], cell.location, stranger["metadata"]["name"]
                 )
             secrets.sweep(api, cell, self._site)
-            return self._seen(api, helm, cell)
+            return self._seen(api, cell)
 
     def reports(self, cell: PlacedCell, before: dict[str, str]) -> list[dict[str, Any]]:
         with self._open() as (api, _):
             return statuses.reports(api, cell, before)
 
     def status(self, cell: PlacedCell) -> CellStatus:
-        with self._open() as (api, helm):
-            return self._seen(api, helm, cell)
+        with self._open() as (api, _):
+            return self._seen(api, cell)
 
-    def _seen(self, api: Api, helm: Helm, cell: PlacedCell) -> CellStatus:
+    def _seen(self, api: Api, cell: PlacedCell) -> CellStatus:
         namespace = _namespace(api, cell)
         if namespace is not None and _going(namespace):
             return CellStatus(CellState.REMOVING)
-        revision = helm.newest(cell.location)
-        if revision is None:
+        record = newest(api, cell.location)
+        if record is None:
             if namespace is None:
                 return CellStatus(CellState.ABSENT)
             return CellStatus(CellState.INTERRUPTED, 0, ("The namespace is there without its Helm release.",))
-        number = revision.revision
-        if revision.status in UNFINISHED or revision.status == "failed":
-            problem = f"Helm's last operation ended in the middle ({revision.status.value})."
+        number = record.revision
+        if record.status in UNFINISHED or record.status == "failed":
+            problem = f"Helm's last operation ended in the middle ({record.status})."
             return CellStatus(CellState.INTERRUPTED, number, (problem,))
         problems = []
-        if not helm.is_current(revision, values(cell, self._site)):
+        if not record.made_from(self._chart, values(cell, self._site)):
             problems.append("It was installed from another chart or with other values.")
         if namespace is None:
             return CellStatus(CellState.DRIFTED, number, (*problems, "The namespace is missing."))
-        documents = _documents(revision)
+        documents = _documents(record)
         problems += [problem for document in documents if (problem := Drift(api, document).problem())]
         for stranger in _strangers(api, cell, documents):
             problems.append(f"{stranger['kind']} {stranger['metadata']['name']} isn't the platform's.")
@@ -121,10 +124,10 @@ class Kubernetes:
                 namespace = _namespace(api, cell)
             except Taken:
                 # Whatever it is, it isn't the cell: nothing of ours was ever made there.
-                if helm.newest(cell.location) is None:
+                if newest(api, cell.location) is None:
                     return CellStatus(CellState.ABSENT)
                 raise
-            if helm.newest(cell.location) is not None:
+            if newest(api, cell.location) is not None:
                 helm.uninstall(cell.location)
                 namespace = _namespace(api, cell)
             if namespace is not None and not _going(namespace):
@@ -171,13 +174,11 @@ def _going(namespace: Object) -> bool:
     return bool(namespace["metadata"].get("deletionTimestamp"))
 
 
-def _documents(revision: ReleaseRevision) -> list[Object]:
+def _documents(record: Record | None) -> list[Object]:
     """What the release holds, the namespace first, as Helm would have made it."""
-    found = [item for item in revision.resources_ or [] if isinstance(item, dict)]
-    if not any(item.get("kind") == "Namespace" for item in found):
-        raise Rejected("Helm's record of the cell can't be read.")
-    found.sort(key=lambda item: item["kind"] != "Namespace")
-    return [with_ownership(item, revision.release.name) for item in found]
+    if record is None:
+        raise Rejected("Helm has left no record of the cell.")
+    return [with_ownership(item, record.release) for item in record.documents()]
 
 
 def _strangers(api: Api, cell: PlacedCell, documents: list[Object]) -> list[Object]:

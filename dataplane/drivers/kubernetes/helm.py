@@ -1,11 +1,12 @@
 """Helm through pyhelm3: one release for each cell, bounded in time, its failures in words.
 
-Records of releases are kept in a namespace of the platform's own, where nothing of a cell can write.
+It is started for changes only; what it has written down is read by ``records``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import semver
-from pyhelm3 import Client, Command, ReleaseRevision
+from pyhelm3 import Command
 from pyhelm3.errors import (
     ConnectionError as NoConnection,
 )
@@ -31,12 +32,11 @@ from dataplane.drivers.interface import Denied, DriverError, Rejected, Taken, Un
 from dataplane.drivers.kubernetes.budget import Budget
 from dataplane.drivers.kubernetes.kubeconfig import Kubeconfig
 from dataplane.drivers.kubernetes.memory import memory_file
+from dataplane.drivers.kubernetes.records import RELEASES
 
-RELEASES = "cytoplane-releases"
 #: Longest that Helm may take, in seconds: an API server that answers nothing mustn't hold a worker.
 LONGEST = 40.0
-#: Statuses of a release whose last operation ended in the middle.
-UNFINISHED = {"pending-install", "pending-upgrade", "pending-rollback", "uninstalling"}
+_TIMEOUT = f"{LONGEST:.0f}s"
 _T = TypeVar("_T")
 #: Nobody, not even root, can make it: Helm finds nothing there and leaves nothing.
 _NOWHERE = "/proc/nowhere"
@@ -98,9 +98,8 @@ class Helm:
         self._chart = chart
         self._budget = budget
 
-    def _client(self, path: str) -> Client:
-        command = _Command(executable="setpriv", kubeconfig=Path(path), history_max_revisions=3)
-        return Client(command, executable=executable())
+    def _command(self, path: str) -> Command:
+        return _Command(executable="setpriv", kubeconfig=Path(path), history_max_revisions=3)
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         try:
@@ -120,58 +119,26 @@ class Helm:
         except Error as error:
             raise failure(error) from None
 
-    def newest(self, name: str) -> ReleaseRevision | None:
-        """The newest revision of a release, whatever its status; None if there is no such release."""
-
-        async def work(path: str) -> ReleaseRevision | None:
-            try:
-                return await self._client(path).get_current_revision(name, namespace=RELEASES)
-            except ReleaseNotFoundError:
-                return None
-
-        with memory_file(self._kubeconfig.as_yaml()) as path:
-            return self._run(work(path))
-
-    def is_current(self, revision: ReleaseRevision, values: dict[str, Any]) -> bool:
-        """Whether it was installed whole, from this version of the chart and with these values."""
-
-        async def work(path: str) -> bool:
-            client = self._client(path)
-            chart = await client.get_chart(self._chart)
-            # A revision remembers the kubeconfig that it was read with, which is gone: read it again.
-            again = await client.get_current_revision(revision.release.name, namespace=RELEASES)
-            return not await client.should_install_or_upgrade_release(again, chart, values)
-
-        with memory_file(self._kubeconfig.as_yaml()) as path:
-            return self._run(work(path))
-
-    def install(self, name: str, values: dict[str, Any]) -> ReleaseRevision:
+    def install(self, name: str, values: dict[str, Any]) -> None:
         """Install or upgrade."""
 
-        async def work(path: str) -> ReleaseRevision:
-            client = self._client(path)
-            chart = await client.get_chart(self._chart)
-            return await client.install_or_upgrade_release(
-                name, chart, values, namespace=RELEASES, create_namespace=True, timeout=f"{LONGEST:.0f}s"
+        async def work(path: str) -> None:
+            await self._command(path).install_or_upgrade(
+                name, self._chart, values, namespace=RELEASES, create_namespace=True, timeout=_TIMEOUT
             )
 
         with memory_file(self._kubeconfig.as_yaml()) as path:
-            return self._run(work(path))
+            self._run(work(path))
 
     def uninstall(self, name: str) -> None:
         """Delete a release and what it holds; nothing happens if there is none."""
 
         async def work(path: str) -> None:
-            client = self._client(path)
-            await client.uninstall_release(name, namespace=RELEASES, timeout=f"{LONGEST:.0f}s")
+            with contextlib.suppress(ReleaseNotFoundError):
+                await self._command(path).uninstall(name, namespace=RELEASES, timeout=_TIMEOUT)
 
         with memory_file(self._kubeconfig.as_yaml()) as path:
             self._run(work(path))
-
-
-def record(revision: ReleaseRevision) -> str:
-    """Name of the Secret that Helm keeps a revision in."""
-    return f"sh.helm.release.v1.{revision.release.name}.v{revision.revision}"
 
 
 def failure(error: Error) -> DriverError:

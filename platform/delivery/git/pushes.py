@@ -67,7 +67,6 @@ def begin(received: Received, updates: list[list[str]], objects: str, alternates
     if len(deploying) > 1:
         raise CytoplaneError("source-rejected", reason="a push deploys one branch at a time")
     for cell, branch, old, new in deploying:
-        actions.require_engine(cell)
         archive = repository.store(path, new, quarantine)
         repository.keep(path, new, archive, quarantine)
         deployment = actions.start_push(

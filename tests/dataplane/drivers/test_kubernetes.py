@@ -19,7 +19,8 @@ import yaml
 from dataplane.drivers import CellState, Denied, Quota, Rejected, Taken, Unreachable
 from dataplane.drivers.kubernetes import Kubeconfig, Kubernetes
 from dataplane.drivers.kubernetes.driver import CHART
-from dataplane.drivers.kubernetes.helm import RELEASES, executable
+from dataplane.drivers.kubernetes.helm import executable
+from dataplane.drivers.kubernetes.records import RELEASES
 from infra.kubernetes.certificates import Authority
 from tests.cluster import LONGEST, Cluster, cell
 

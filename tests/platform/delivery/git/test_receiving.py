@@ -147,20 +147,6 @@ def test_a_refused_branch_takes_the_others_of_the_push_with_it(git: Git) -> None
     assert refs(git) == {}
 
 
-def test_a_push_to_a_plane_where_nothing_runs_yet_leaves_nothing(git: Git, archives: Path) -> None:
-    Plane.objects.filter(pk=git.world.plane.pk).update(engine=Plane.Engine.KUBERNETES)
-    before = set(archives.glob("*"))
-    clone = git.clone()
-    clone.commit("First of all", Procfile="web: x\n")
-    done = clone.push()
-    assert done.code != 0
-    assert "engine-unsupported" in done.output
-    assert "where cells get their place but nothing runs yet" in done.output
-    assert not Deployment.objects.exists()
-    assert refs(git) == {}
-    assert set(archives.glob("*")) == before
-
-
 def test_hidden_refs_are_seen_by_nobody(git: Git) -> None:
     clone = git.clone()
     clone.commit("Secret try", a="1")
