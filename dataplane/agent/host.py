@@ -25,31 +25,66 @@ def _table(config: Config) -> str:
 
 
 def rules(config: Config) -> str:
-    """The nftables text: masquerading at the uplink only, public port to the north gateway."""
+    """The nftables text: masquerading at the uplink only, public port to the north gateway, and nothing
+    of the node's connection tracking between addresses of the platform.
+
+    Applied again it replaces every rule in one step; addresses in the sets stay.
+    """
     veth = f'"{config.name}v*"'
     north = addresses.workload(config, addresses.GATEWAY_NORTH)
     w4, w6 = config.workloads4, config.workloads6
     port, inner = config.apps_port, addresses.NORTH_HTTP_PORT
-    return f"""
-table inet {_table(config)}
-delete table inet {_table(config)}
-table inet {_table(config)} {{
+    table = f"inet {_table(config)}"
+    chains = {
+        "direct": "type filter hook prerouting priority -450",
+        "uplink": "type nat hook postrouting priority srcnat",
+        "public": "type nat hook prerouting priority dstnat",
+        "foreign": "type filter hook forward priority filter - 5",
+    }
+    return "\n".join(
+        [
+            f"add table {table}",
+            f"add set {table} platform4 {{ type ipv4_addr; flags interval; auto-merge; }}",
+            f"add set {table} platform6 {{ type ipv6_addr; flags interval; auto-merge; }}",
+            f"add element {table} platform4 {{ {w4} }}",
+            f"add element {table} platform6 {{ {w6} }}",
+            *(f"add chain {table} {name} {{ {hook}; policy accept; }}" for name, hook in chains.items()),
+            *(f"flush chain {table} {name}" for name in chains),
+            f"""
+table {table} {{
+	chain direct {{
+{_direct(config, veth)}
+	}}
 	chain uplink {{
-		type nat hook postrouting priority srcnat; policy accept;
-		oifname != {veth} ip saddr {w4} ip daddr != {w4} masquerade
-		oifname != {veth} ip6 saddr {w6} ip6 daddr != {w6} masquerade
+		oifname != {veth} ip saddr {w4} ip daddr != @platform4 masquerade
+		oifname != {veth} ip6 saddr {w6} ip6 daddr != @platform6 masquerade
 	}}
 	chain public {{
-		type nat hook prerouting priority dstnat; policy accept;
 		iifname != {veth} iifname != "lo" fib daddr type local tcp dport {port} meta nfproto ipv4 dnat ip to {north.v4}:{inner}
 		iifname != {veth} iifname != "lo" fib daddr type local tcp dport {port} meta nfproto ipv6 dnat ip6 to [{north.v6}]:{inner}
 	}}
 	chain foreign {{
-		type filter hook forward priority filter - 5; policy accept;
 		iifname != {veth} oifname {veth} ct status & dnat != dnat ct state new counter drop
 	}}
 }}
-"""
+""",
+        ]
+    )
+
+
+def _direct(config: Config, veth: str) -> str:
+    """Which packets the node doesn't track: both ends are the platform's. The kernel programs judge them,
+    and remember their flows themselves.
+
+    Before reassembly (-400), which would be for tracking alone. On a machine such packets come from our
+    own interfaces; anything else with such addresses stays in sight of the chain `foreign`. On Kubernetes
+    they come from interfaces of any name.
+    """
+    if config.engine == "kubernetes":
+        return """		ip saddr @platform4 ip daddr @platform4 notrack
+		ip6 saddr @platform6 ip6 daddr @platform6 notrack"""
+    return f"""		iifname {veth} ip saddr {config.workloads4} ip daddr {config.workloads4} notrack
+		iifname {veth} ip6 saddr {config.workloads6} ip6 daddr {config.workloads6} notrack"""
 
 
 def ensure_host(config: Config) -> None:
@@ -92,8 +127,14 @@ def remove_host(config: Config) -> None:
     notes.unlink()
 
 
-def set_platform(config: Config, addresses: Iterable[str]) -> None:
-    """Addresses of pods, all nodes' together, besides the platform's own range: between all these
-    nothing is tracked or rewritten. Replaces what was set before, in one step. Raises ``CalledProcessError``.
-    """
-    raise NotImplementedError
+def set_platform(config: Config, pods: Iterable[str]) -> None:
+    """Addresses of pods, all nodes' together, besides the platform's own range: between all these nothing
+    is tracked or rewritten. Replaces what was set before, in one step. Raises ``CalledProcessError``."""
+    wanted: dict[int, list[str]] = {4: [str(config.workloads4)], 6: [str(config.workloads6)]}
+    for text in sorted(set(pods)):
+        wanted[6 if ":" in text else 4].append(text)
+    lines = []
+    for family, elements in wanted.items():
+        place = f"inet {_table(config)} platform{family}"
+        lines += [f"flush set {place}", f"add element {place} {{ {', '.join(elements)} }}"]
+    subprocess.run(["nft", "-f", "-"], input="\n".join(lines), text=True, check=True, capture_output=True)
