@@ -85,7 +85,7 @@ def venv() -> list[Entry]:
 
 def executable(package: str, path: str) -> list[Entry]:
     """The program that a distribution carries, at a place of its own, without the rest."""
-    found = [program for program in _programs(package)]
+    found = _programs(package)
     if len(found) != 1:
         raise RuntimeError(f"{package} carries {len(found)} programs, not one")
     return with_folders([file(path, found[0].read_bytes(), 0o755)])
@@ -108,9 +108,10 @@ def _source(inside: str, path: Path, mode: int) -> list[Entry]:
     if path.suffix == ".py":
         with tempfile.TemporaryDirectory() as place:
             try:
-                made = py_compile.compile(
+                target = str(Path(place) / "compiled")
+                py_compile.compile(
                     str(path),
-                    str(Path(place) / "c"),
+                    target,
                     f"/{inside}",
                     doraise=True,
                     invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
@@ -119,7 +120,7 @@ def _source(inside: str, path: Path, mode: int) -> list[Entry]:
                 return entries  # a template of code, or of another version of the language
             where = Path(inside)
             name = where.parent / "__pycache__" / f"{where.stem}.cpython-311.pyc"
-            entries.append(file(str(name), Path(made).read_bytes()))
+            entries.append(file(str(name), Path(target).read_bytes()))
     return entries
 
 
