@@ -109,7 +109,7 @@ def write_config(config: Config) -> None:
         f'cluster_networks = "{config.cluster_networks}"',
         f'underlay = "{config.underlay}"',
     ]
-    (config.home / "config.toml").write_text("\n".join(lines) + "\n")
+    services.write(config.home / "config.toml", "\n".join(lines) + "\n", config, None, 0o644)
 
 
 def copy_code(config: Config) -> tuple[Path, bool]:
