@@ -52,6 +52,8 @@ __all__ = [
     "set_platform",
 ]
 
+#: Namespaces that processes beside the agent live in.
+LASTING = ("gateway", "resolver")
 GATEWAY4, GATEWAY6 = "169.254.1.1", "fe80::1"
 
 _HOST_SIDE = {
@@ -89,7 +91,8 @@ def create(config: Config, name: str, number: int, pairs: Sequence[tuple[str, st
     destroy(config, name, number)
     whole = full_name(config, name)
     outside = f"{config.name}v{number}"
-    _ip([f"netns add {whole}"])
+    if not _made_before(config, name):
+        _ip([f"netns add {whole}"])
     try:
         _ip([f"link add {outside} type veth peer name eth0 netns {whole}"])
         attach.attach(config, int(_links()[outside]["ifindex"]))
@@ -104,6 +107,14 @@ def create(config: Config, name: str, number: int, pairs: Sequence[tuple[str, st
         destroy(config, name, number)
         raise
     return found
+
+
+def _made_before(config: Config, name: str) -> bool:
+    """Whether it is a mount of the node's (``dataplane.node.prepare``), which outlives the agent's container.
+
+    It is used as it is found; with a link go its addresses and routes.
+    """
+    return config.engine == "kubernetes" and name in LASTING and os.path.ismount(path_of(config, name))
 
 
 def _describe(config: Config, name: str, outside: str) -> Namespace:
@@ -239,10 +250,10 @@ def adopt(config: Config, name: str, number: int, *, judged: bool = True) -> Nam
 
 
 def destroy(config: Config, name: str, number: int) -> None:
-    """Remove a namespace and its veth; no error if it is gone already."""
+    """Remove a namespace, unless it was made before the agent, and its veth; no error if it is gone already."""
     outside = f"{config.name}v{number}"
     subprocess.run(["ip", "link", "del", outside], capture_output=True, check=False)
-    if path_of(config, name).exists():
+    if path_of(config, name).exists() and not _made_before(config, name):
         subprocess.run(["ip", "netns", "del", full_name(config, name)], capture_output=True, check=False)
 
 
