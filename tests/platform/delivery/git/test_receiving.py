@@ -15,7 +15,6 @@ import pytest
 from django.db import connections
 
 from controlplane.errors import CytoplaneError
-from dataplane.planes.models import Plane
 from delivery import machine, tasks
 from delivery.git import hook_server, pushes, repository
 from delivery.models import Build, Deployment, Push
