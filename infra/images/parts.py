@@ -158,6 +158,17 @@ def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
+def files_key(*paths: str) -> str:
+    return _digest([f"{path} {_file_digest(Path('/', path))}" for path in paths])
+
+
+def system(*paths: str) -> list[Entry]:
+    """Files of this machine's Debian, at the same places."""
+    return [
+        file(path, Path("/", path).read_bytes(), Path("/", path).stat().st_mode & 0o755) for path in paths
+    ]
+
+
 def static_files() -> list[Entry]:
     """What browsers fetch, as the web process looks for it: collected once, not at each start."""
     with tempfile.TemporaryDirectory() as place:

@@ -34,6 +34,9 @@ _CHECK = parts.REPOSITORY / "dataplane" / "check" / "check.c"
 PLUGIN = f"{parts.CACHE}/{cni.NAME}"
 CHECK = f"{parts.CACHE}/check"
 ENVOY = "usr/local/bin/envoy"
+REGISTRY = "usr/bin/docker-registry"
+#: Django and Celery want to see the one time zone that there is.
+_CLOCK = "usr/share/zoneinfo/UTC"
 
 #: What parts run as that own nothing of a node.
 _USER = f"{debian.CYTOPLANE}:{debian.CYTOPLANE}"
@@ -48,6 +51,7 @@ IMAGES: dict[str, tuple[tuple[str, ...], str, list[str]]] = {
         _USER,
         [*_PYTHON, "-m", "controlplane.serve"],
     ),
+    "registry": (("registry",), _USER, [f"/{REGISTRY}", "serve", "/etc/docker/registry/config.yml"]),
 }
 
 
@@ -79,9 +83,11 @@ class Builder:
             ),
             "code": (lambda: parts.code_key(parts.NODE_CODE), lambda: parts.code(parts.NODE_CODE)),
             "platform": (
-                lambda: parts.code_key(parts.CONTROL_CODE),
-                lambda: parts.code(parts.CONTROL_CODE),
+                lambda: f"{parts.code_key(parts.CONTROL_CODE)}-{parts.files_key(_CLOCK)}",
+                lambda: with_folders([*parts.code(parts.CONTROL_CODE), *parts.system(_CLOCK)]),
             ),
+            # Debian's, as it is installed here: it needs nothing beyond the base.
+            "registry": (lambda: parts.files_key(REGISTRY), lambda: with_folders(parts.system(REGISTRY))),
             "static": (lambda: parts.code_key(("web", "platform")), parts.static_files),
             "programs": (lambda: parts.code_key(("bpf", "dataplane/cni", "dataplane/check")), self._programs),
             "check": (lambda: parts.code_key(("dataplane/check",)), self._check),
