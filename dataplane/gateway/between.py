@@ -146,7 +146,10 @@ def _fit(config: Config, around: dict[str, Any], cluster: dict[str, Any]) -> dic
 def _context(config: Config, around: dict[str, Any]) -> dict[str, Any]:
     """The own certificate, and whose are believed: from the authority, with exactly one of these names."""
     return {
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+        # As a client Envoy offers less unless it is told.
+        "tls_params": dict.fromkeys(
+            ("tls_minimum_protocol_version", "tls_maximum_protocol_version"), "TLSv1_3"
+        ),
         "tls_certificate_sds_secret_configs": [
             {"name": _OWN, "sds_config": envoy.source(config.gateway_dir / IDENTITY)}
         ],

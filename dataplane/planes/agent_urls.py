@@ -2,7 +2,7 @@
 
 from django.urls import include, path, re_path
 
-from dataplane.planes import agent_views
+from dataplane.planes import agent_views, gateways
 
 urlpatterns = [
     path("authority", agent_views.authority_certificate),
@@ -11,6 +11,7 @@ urlpatterns = [
     path("join/<slug:kind>/code", agent_views.join_code),
     path("renew", agent_views.renew),
     path("agent/node-token", agent_views.node_token),
+    path("agent/gateway-certificate", gateways.issue),
     path("agent/desired", agent_views.desired),
     path("agent/acknowledge", agent_views.acknowledge),
     path("agent/report", agent_views.report),

@@ -87,13 +87,16 @@ class Authority:
 
         Raises ``ValueError`` on a request that can't be read or isn't signed by its own key.
         """
-        request = x509.load_pem_x509_csr(csr_pem.encode())
-        if not request.is_signature_valid or not isinstance(request.public_key(), ec.EllipticCurvePublicKey):
-            raise ValueError("the certificate request isn't one that is signed by an EC key")
         uri = x509.UniformResourceIdentifier(f"cytoplane://node/{node_id}")
-        return self._sign(
-            request.public_key(), f"node {node_id}", [uri], NODE_LIFETIME, ExtendedKeyUsageOID.CLIENT_AUTH
-        )
+        key = _requested(csr_pem)
+        return self._sign(key, f"node {node_id}", [uri], NODE_LIFETIME, ExtendedKeyUsageOID.CLIENT_AUTH)
+
+    def sign_gateway(
+        self, csr_pem: str, common: str, name: x509.UniformResourceIdentifier, lifetime: timedelta
+    ) -> x509.Certificate:
+        """A certificate for both ends of a connection; else as ``sign_node``."""
+        usages = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
+        return self._sign(_requested(csr_pem), common, [name], lifetime, *usages)
 
     def issue_server(self, names: list[str]) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         """A server certificate with a new key for host names and addresses."""
@@ -109,7 +112,7 @@ class Authority:
         )
         return certificate, key
 
-    def _sign(self, public_key, common, alternatives, lifetime, usage) -> x509.Certificate:  # type: ignore[no-untyped-def]
+    def _sign(self, public_key, common, alternatives, lifetime, *usages) -> x509.Certificate:  # type: ignore[no-untyped-def]
         now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()
@@ -121,9 +124,18 @@ class Authority:
             .not_valid_after(now + lifetime)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .sign(self._key, hashes.SHA256())
         )
+
+
+def _requested(csr_pem: str) -> ec.EllipticCurvePublicKey:
+    """The key of a certificate request that is signed by it. Raises ``ValueError``."""
+    request = x509.load_pem_x509_csr(csr_pem.encode())
+    key = request.public_key()
+    if not request.is_signature_valid or not isinstance(key, ec.EllipticCurvePublicKey):
+        raise ValueError("the certificate request isn't one that is signed by an EC key")
+    return key
 
 
 def pem(certificate: x509.Certificate) -> str:
