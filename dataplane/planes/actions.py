@@ -15,10 +15,23 @@ def touch(plane: Plane, cells: Iterable[int] | None = None) -> None:
 
     ``cells``: numbers of those that changed; all of the plane if it isn't known.
     """
+    if note(plane, cells):
+        # The change is made whether or not this succeeds: what is noted is swept.
+        transaction.on_commit(lambda: _rebuild(plane.pk), robust=True)
+
+
+def _rebuild(plane_id: int) -> None:
+    """At once and here, so that a change waits for no queue; by a worker where that isn't for sure short."""
+    from dataplane.planes import snapshots
     from dataplane.planes.tasks import rebuild
 
-    if note(plane, cells):
-        rebuild.enqueue(plane.pk)
+    try:
+        snapshots.at_once(plane_id)
+    except snapshots.Later:
+        rebuild.apply_async((plane_id,))
+    except Exception:
+        rebuild.apply_async((plane_id,))
+        raise
 
 
 def note(plane: Plane | None, cells: Iterable[int] | None = None) -> bool:
@@ -26,8 +39,7 @@ def note(plane: Plane | None, cells: Iterable[int] | None = None) -> bool:
 
     So a wake-up that is lost loses no change.
     """
-    # Only machines pull.
-    if plane is None or plane.engine != Plane.Engine.MACHINE:
+    if plane is None:
         return False
     numbers: list[int | None] = [None] if cells is None else list(cells)
     Touched.objects.bulk_create(Touched(plane=plane, number=number) for number in numbers)

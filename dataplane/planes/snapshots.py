@@ -8,6 +8,7 @@ when they are sent.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import secrets
 from collections.abc import Iterable
@@ -38,6 +39,8 @@ log = logging.getLogger("cytoplane.planes")
 KEPT, FORGET = 1000, 100
 #: Units in one self-check.
 CHECKED = 50
+#: Changed cells that are looked at by whoever changed them; more are left to a worker.
+_FEW = 20
 _LOCK_CLASS = 7001
 #: Modules here whose code decides what is in a unit.
 _MAKING = ("documents", "network", "reading", "topology", "units")
@@ -59,6 +62,32 @@ def rebuild(plane_id: int, also: Iterable[int] = ()) -> int:
     What changed is what was noted with the changes (``actions.touch``), and ``also``, numbers of cells.
     """
     return _rebuilt(plane_id, set(also))[0]
+
+
+#: The newest generation if a node lacks it, what it is the difference to, and the units.
+_NEWEST = """
+WITH newest AS (
+  SELECT generation, mark FROM planes_snapshot WHERE plane_id = %(plane)s ORDER BY generation DESC LIMIT 1
+), known AS (
+  SELECT n.*, CASE WHEN %(after)s < n.generation AND %(mark)s <> '' AND EXISTS (
+      SELECT FROM planes_snapshot s
+      WHERE s.plane_id = %(plane)s AND s.generation = %(after)s AND s.mark = %(mark)s
+    ) THEN %(after)s ELSE 0 END AS base
+  FROM newest n WHERE n.generation <> %(after)s OR %(mark)s NOT IN ('', n.mark)
+)
+SELECT k.generation, k.mark, k.base, u.number, u.document::text FROM known k LEFT JOIN planes_unit u
+  ON u.plane_id = %(plane)s AND u.generation > k.base AND (k.base > 0 OR u.document IS NOT NULL)
+ORDER BY u.number
+"""
+
+
+class Later(RuntimeError):
+    """Not at once: somebody else is at it, or it takes too long."""
+
+
+def at_once(plane_id: int) -> int:
+    """``rebuild`` where the change was made; raises ``Later`` unless it is sure to be short."""
+    return _rebuilt(plane_id, set(), patient=False)[0]
 
 
 def check(plane_id: int) -> int:
@@ -84,7 +113,7 @@ def check(plane_id: int) -> int:
     return repaired
 
 
-def _rebuilt(plane_id: int, also: set[int]) -> tuple[int, int]:
+def _rebuilt(plane_id: int, also: set[int], patient: bool = True) -> tuple[int, int]:
     """(generation, units that differ though nothing was noted)."""
     alone = not connection.in_atomic_block
     with transaction.atomic():
@@ -92,12 +121,12 @@ def _rebuilt(plane_id: int, also: set[int]) -> tuple[int, int]:
             # Notes are taken by the same commit that keeps units: a crash that loses it loses nothing.
             with connection.cursor() as cursor:
                 cursor.execute("SET LOCAL synchronous_commit = off")
-        return _rebuild_locked(plane_id, also)
+        return _rebuild_locked(plane_id, also, patient)
 
 
-def _rebuild_locked(plane_id: int, also: set[int]) -> tuple[int, int]:
+def _rebuild_locked(plane_id: int, also: set[int], patient: bool) -> tuple[int, int]:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK_CLASS, plane_id])
+        _lock(cursor, plane_id, patient)
         plane = Plane.objects.filter(pk=plane_id).first()
         if plane is None:
             return 0, 0
@@ -106,10 +135,13 @@ def _rebuild_locked(plane_id: int, also: set[int]) -> tuple[int, int]:
         noted = {number for (number,) in cursor.fetchall()}
     config = config_of(plane)
     work, basis = units.Work(plane, config), _basis(config)
-    if None in noted or plane.basis != basis:
-        made, everything = work.all(), True
+    everything = None in noted or plane.basis != basis
+    if not patient and (everything or len(noted) > _FEW):
+        raise Later
+    if everything:
+        made = work.all()
     elif noted or also:
-        made, everything = work.reached(noted | also), False
+        made = work.reached(noted | also)
     else:
         return plane.generation, 0
     differing = _save(plane, work, made)
@@ -121,6 +153,14 @@ def _rebuild_locked(plane_id: int, also: set[int]) -> tuple[int, int]:
     # Beside noted changes nobody could tell.
     strangers = 0 if everything or noted else len(differing & also)
     return plane.generation, strangers
+
+
+def _lock(cursor: Any, plane_id: int, patient: bool) -> None:
+    """Alone at the plane until the transaction's end."""
+    ask = "pg_advisory_xact_lock" if patient else "pg_try_advisory_xact_lock"
+    cursor.execute(f"SELECT {ask}(%s, %s)", [_LOCK_CLASS, plane_id])
+    if not patient and not cursor.fetchone()[0]:
+        raise Later
 
 
 def _save(plane: Plane, work: units.Work, made: list[units.Made]) -> set[int]:
@@ -207,19 +247,19 @@ def newest(plane_id: int, after: int, mark: str = "") -> dict[str, Any] | None:
     ``base`` is the generation that it is the difference to: 0 where it is everything, since the server
     doesn't know, or know any more, what a node has that names this number with this mark.
     """
-    # First the number, then the units: one that is newer is sent again the next time.
-    row = Snapshot.objects.filter(plane_id=plane_id).order_by("-generation").first()
-    if row is None or (row.generation == after and mark in ("", row.mark)):
+    # Numbers that no generation can have are nobody's.
+    question = {"plane": plane_id, "after": after if 0 <= after < 2**63 else 0, "mark": mark}
+    with connection.cursor() as cursor:
+        cursor.execute(_NEWEST, question)
+        found = cursor.fetchall()
+    if not found:
         return None
-    found = Unit.objects.filter(plane_id=plane_id).order_by("number")
-    known = mark and Snapshot.objects.filter(plane_id=plane_id, generation=after, mark=mark).exists()
-    base = after if known and after < row.generation else 0
-    found = found.filter(generation__gt=base) if base else found.filter(document__isnull=False)
-    parts = {unit.number: unit.document for unit in found}
+    generation, newest_mark, base = found[0][:3]
+    parts = {number: json.loads(text) if text else None for *_, number, text in found if number is not None}
     return {
         "plane": plane_id,
-        "generation": row.generation,
-        "mark": row.mark,
+        "generation": generation,
+        "mark": newest_mark,
         "base": base,
         "units": fill({str(number): part for number, part in parts.items() if part is not None}),
         "removed": [str(number) for number, part in parts.items() if part is None],

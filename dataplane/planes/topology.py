@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-
 from cells.boundary import model
 from cells.specification import Component, Specification
 from dataplane import addresses

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -11,10 +14,12 @@ from django.db import connection, transaction
 
 from dataplane.planes import actions, snapshots, tasks, units
 from dataplane.planes.models import Plane, Touched, Unit
+from dataplane.planes.reading import Rows
 from delivery import actions as delivery
 from projects import actions as projects
-from projects.models import Cell, Project
+from projects.models import Project
 from tests.factories import World
+from tests.queue import Queue
 
 pytestmark = pytest.mark.usefixtures("installation")
 TARGETS = ("shop", "billing", "search")
@@ -164,11 +169,11 @@ def test_a_change_that_is_committed_while_a_rebuild_runs_is_seen_by_the_next(
     cell = committed_world.cell()
     committed_world.deploy(cell)
     snapshots.rebuild(plane.pk)
-    actions.touch(plane, [cell.number])
+    actions.note(plane, [cell.number])
     reading, goes_on = threading.Event(), threading.Event()
     rows = units.topology.rows
 
-    def slow(*arguments: Any) -> list[Cell]:
+    def slow(*arguments: Any) -> Rows:
         found = rows(*arguments)
         reading.set()
         assert goes_on.wait(20)
@@ -191,3 +196,80 @@ def test_a_change_that_is_committed_while_a_rebuild_runs_is_seen_by_the_next(
     thread.join(20)
     snapshots.rebuild(plane.pk)
     exact(plane)
+
+
+@contextmanager
+def held(plane: Plane, other: ThreadPoolExecutor) -> Iterator[None]:
+    """Somebody else is at the plane."""
+    taken, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [snapshots._LOCK_CLASS, plane.pk])
+                taken.set()
+                over.wait(60)
+        finally:
+            connection.close()
+
+    done = other.submit(hold)
+    assert taken.wait(20)
+    try:
+        yield
+    finally:
+        over.set()
+        done.result(20)
+
+
+def test_a_change_is_in_the_units_once_its_action_is_done(committed_world: World, queue: Queue) -> None:
+    cell = committed_world.cell()
+    committed_world.deploy(cell)
+    snapshots.rebuild(committed_world.plane.pk)
+    queue.clear()
+    projects.set_strict(acting_user=committed_world.actor(), project=cell.project, strict=True)
+    assert not Touched.objects.exists() and not queue.waiting("planes.rebuild")
+    exact(committed_world.plane)
+
+
+def test_what_may_take_long_or_is_being_done_is_left_to_a_worker(
+    committed_world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane, cell = committed_world.plane, committed_world.cell()
+    committed_world.deploy(cell)
+    before = snapshots.rebuild(plane.pk)
+
+    def left() -> None:
+        assert [task.arguments for task in queue.waiting("planes.rebuild")] == [(plane.pk,)]
+        assert Touched.objects.exists() and Plane.objects.get(pk=plane.pk).generation == before
+        queue.run()
+        assert not Touched.objects.exists()
+
+    queue.clear()
+    actions.touch(plane)
+    left()
+    monkeypatch.setattr(snapshots, "_FEW", 1)
+    actions.touch(plane, [cell.number, cell.number + 1])
+    left()
+    with ThreadPoolExecutor(1) as other, held(plane, other):
+        actions.touch(plane, [cell.number])
+        assert queue.waiting("planes.rebuild") and Touched.objects.exists()
+    left()
+
+
+def test_a_change_whose_units_cant_be_made_is_made_and_left_to_a_worker(
+    committed_world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = committed_world.cell()
+    committed_world.deploy(cell)
+    snapshots.rebuild(committed_world.plane.pk)
+    queue.clear()
+
+    def broken(*arguments: Any) -> Rows:
+        raise RuntimeError("the database is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(units.topology, "rows", broken)
+        projects.set_strict(acting_user=committed_world.actor(), project=cell.project, strict=True)
+    assert Touched.objects.exists()
+    queue.run()
+    exact(committed_world.plane)
