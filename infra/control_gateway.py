@@ -18,10 +18,11 @@ def document(
     registry: dict[str, Any],
     *,
     listen: tuple[str, int] | None = None,
-    route: dict[str, Any] | None = None,
+    action: dict[str, Any] | None = None,
+    headers: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Envoy's settings. ``registry`` is the cluster of images, ``listen`` address and port where they aren't
-    those of ``config``, ``route`` more of the route to the registry."""
+    """Envoy's settings. ``registry`` is the cluster of images; ``action`` and ``headers`` are more of the route
+    to it. ``listen`` is address and port where they aren't those of ``config``."""
     tls_folder = config.server_tls
     kind = KIND
     address, port = listen or (config.agents_bind, config.agents_port)
@@ -46,8 +47,13 @@ def document(
                         {"match": {"prefix": "/authz"}, "direct_response": {"status": 404}},
                         {
                             "match": {"prefix": "/v2/"},
-                            "route": {"cluster": "registry", "timeout": "600s", "idle_timeout": "600s"},
-                            **(route or {}),
+                            "route": {
+                                "cluster": "registry",
+                                "timeout": "600s",
+                                "idle_timeout": "600s",
+                                **(action or {}),
+                            },
+                            "request_headers_to_add": headers or [],
                         },
                         {
                             "match": {"prefix": "/"},

@@ -27,7 +27,9 @@ def _secret_key() -> str:
 SECRET_KEY = _secret_key()
 DEBUG = False
 TLS = bool(CONFIG.portal_tls) or CONFIG.portal_origin.startswith("https://")
-ALLOWED_HOSTS = [CONFIG.portal_host, "localhost", "127.0.0.1", "[::1]"]
+# Nodes elsewhere know the agents' listener by names of its own.
+_elsewhere = [f"[{name}]" if ":" in name else name for name in CONFIG.outside_names]
+ALLOWED_HOSTS = [CONFIG.portal_host, "localhost", "127.0.0.1", "[::1]", *_elsewhere]
 _scheme = "https" if TLS else "http"
 CSRF_TRUSTED_ORIGINS = [
     f"{_scheme}://{host}:{CONFIG.portal_port}" for host in (CONFIG.portal_host, "localhost", "127.0.0.1")
