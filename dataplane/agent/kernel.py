@@ -209,6 +209,53 @@ class Kernel:
             network.destroy(self.config, name, number)
             self.connections.removed(name)
 
+    # Pods: their interfaces are a CNI's, their addresses the cluster's.
+    def take_pod(self, found: network.Foreign, own: network.Address, translate: bool) -> None:
+        """A pod's interface: closed first, then known. Raises what ``network.introduce_foreign`` does."""
+        with self._lock:
+            network.introduce_foreign(
+                self.config, self._tables, found, [own], translate, judged=not self.holding
+            )
+            self._known[found.name] = found
+            self.connections.placed(found.name, found.path, found.ifindex, {own.identity})
+        self._changed({own.identity})
+
+    def release_pod(self, name: str) -> None:
+        """Forget a pod; what it still sends is dropped."""
+        with self._lock:
+            known = self._known.pop(name, None)
+            if isinstance(known, network.Foreign):
+                network.release_foreign(self._tables, known)
+        self.connections.removed(name)
+
+    def forget_interface(self, ifindex: int) -> None:
+        """Forget an interface that is gone, which no namespace of this agent has."""
+        with self._lock:
+            if ifindex in self._tables.endpoints():
+                self._tables.remove_endpoint(ifindex)
+
+    def elsewhere(self, owners: dict[str, int]) -> None:
+        """Addresses of pods of other nodes, and whose they are; no others."""
+        with self._lock:
+            present = {a: owner for a, (owner, ifindex) in self._tables.addresses().items() if not ifindex}
+            for address in present.keys() - owners.keys():
+                self._tables.remove_address(address)
+            for address, identity in owners.items():
+                if present.get(address) != identity:
+                    self._tables.set_address(address, identity, 0)
+            changed = {
+                identity
+                for identity in (*present.values(), *owners.values())
+                if {a for a, i in present.items() if i == identity}
+                != {a for a, i in owners.items() if i == identity}
+            }
+        self._changed(changed)
+
+    def underlays(self, names: list[str]) -> None:
+        """The interfaces by which other nodes' pods are reached. Raises ``OSError`` or ``attach.NotOurs``."""
+        with self._lock:
+            network.ensure_underlays(self.config, self._tables, names)
+
     def backend_left(self, name: str, identity: int, pair: tuple[str, str], *, stuck: bool = False) -> None:
         """End the sockets that wait for a replica, once no service leads to it any more."""
         with self._lock:

@@ -49,7 +49,7 @@ class Agent:
         self.control = ControlPlane(config.agent_dir, config.control_plane)
         self.gateway = Gateway(config)
         self.edge = edge.Guard(config)
-        self.engine = engines.make(config, self.control, self._phase_changed)
+        self.engine = engines.make(config, self.control, self._phase_changed, self._again)
         self.snapshot: dict[str, Any] | None = None
         self.problems: list[str] = []
         #: Why earlier kernel programs go on in place of this version's; "" if they don't.
@@ -60,6 +60,8 @@ class Agent:
         self._report = threading.Event()
         self._lock = threading.RLock()
         self._pending: dict[str, Any] | None = None
+        #: The document that was applied last, and what the engine made of it.
+        self._here: tuple[Any, dict[str, Any]] = (None, {})
         self._applied = 0
         self._tails: dict[str, Tail] = {}
         self._outbox = Outbox()
@@ -161,8 +163,14 @@ class Agent:
             if isinstance(before, state.View) and before is not document:
                 before.release()
             self._pending = document
-        self.engine.accepted(document)
         self._changed.set()
+
+    def _again(self) -> None:
+        """Apply the last desired state once more: what it means on this node is something else now."""
+        with self._lock:
+            document = self.snapshot
+        if document is not None:
+            self._accept(document)
 
     # Applying.
     def _apply_loop(self) -> None:
@@ -211,6 +219,7 @@ class Agent:
         with self._lock:
             reached = following.merged(self._reached, generation)
         here = self.engine.adapted(document)
+        self._here = (document, here)
         boundary = here["boundary"]
         try:
             self.kernel.apply(boundary, self.engine.rules(reached), generation)
@@ -256,14 +265,18 @@ class Agent:
         snapshot = self.snapshot
         if snapshot is None:
             return []
-        boundary, serving = self.engine.adapted(snapshot)["boundary"], self._serving()
+        known, here = self._here
+        if known is not snapshot:
+            here = self.engine.adapted(snapshot)
+        boundary, serving = here["boundary"], self._serving()
         self.kernel.set_services(boundary["services"], serving)
         if self._names is not None:
             self._names.write(boundary)
+        self.engine.published(here)
         expected = self.gateway.apply(boundary["gateway"], serving)
         end = time.monotonic() + ENVOY_SECONDS
         while (missing := self.gateway.wait(expected, 0.1)) and time.monotonic() < end:
-            if self.snapshot is not snapshot:
+            if self.snapshot is not snapshot or self._pending is not None:
                 break  # Envoy is given the newer one in a moment
         return missing
 

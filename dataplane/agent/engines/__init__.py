@@ -21,9 +21,6 @@ class Engine(Protocol):
     def begin(self, kernel: Kernel) -> None:
         """The kernel side is up; desired state isn't known yet."""
 
-    def accepted(self, document: dict[str, Any]) -> None:
-        """Another desired state was received and is about to be applied."""
-
     def adapted(self, document: dict[str, Any]) -> dict[str, Any]:
         """Desired state with the addresses that things have on this engine, to be applied as it is."""
 
@@ -35,6 +32,9 @@ class Engine(Protocol):
 
     def start(self, document: dict[str, Any]) -> None:
         """Let run what is to run, once it may."""
+
+    def published(self, document: dict[str, Any]) -> None:
+        """The kernel's tables and the resolver's say what this document does."""
 
     def end(self, document: dict[str, Any]) -> list[str]:
         """Let end what isn't to run any more; no service leads there. Ids that are gone."""
@@ -58,8 +58,15 @@ class Engine(Protocol):
         """Take away what nothing needs any more; called now and then."""
 
 
-def make(config: Config, control: ControlPlane, changed: Callable[[], None]) -> Engine:
-    """The engine of the node. ``changed`` is called when there is something to apply and to report."""
+def make(
+    config: Config, control: ControlPlane, changed: Callable[[], None], again: Callable[[], None]
+) -> Engine:
+    """The engine of the node. ``changed`` is called when what serves is something else, ``again`` when
+    desired state has to be applied once more."""
+    if config.engine == "kubernetes":
+        from dataplane.agent.engines.kubernetes import Kubernetes
+
+        return Kubernetes(config, again)
     from dataplane.agent.engines.machine import Machine
 
     return Machine(config, control, changed)

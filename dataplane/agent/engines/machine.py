@@ -41,9 +41,6 @@ class Machine:
     def begin(self, kernel: Kernel) -> None:
         self._kernel = kernel
 
-    def accepted(self, document: dict[str, Any]) -> None:
-        """Nothing waits for it here."""
-
     def adapted(self, document: dict[str, Any]) -> dict[str, Any]:
         """As it is: replicas have the addresses that the control plane allocated."""
         return document
@@ -65,6 +62,9 @@ class Machine:
                 worker.start()
             else:
                 worker.endpoint = endpoint
+
+    def published(self, document: dict[str, Any]) -> None:
+        """Nothing waits for it here."""
 
     def end(self, document: dict[str, Any]) -> list[str]:
         wanted = {endpoint["id"] for endpoint in document["endpoints"]}

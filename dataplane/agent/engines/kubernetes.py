@@ -1,0 +1,261 @@
+"""A node of a Kubernetes cluster: Kubernetes owns processes, its CNI gives addresses, the agent attests both."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bpf.attach import NotOurs
+from dataplane.agent import network
+from dataplane.agent.following import Rules
+from dataplane.agent.kernel import Kernel
+from dataplane.agent.logs import Tail
+from dataplane.agent.pods import adapt
+from dataplane.agent.pods.admission import Admission
+from dataplane.agent.pods.cluster import Cluster, ClusterError
+from dataplane.agent.pods.local import Local
+from dataplane.agent.pods.logs import PodTail, folder
+from dataplane.agent.pods.others import Others
+from dataplane.agent.pods.placements import Said, believed
+from dataplane.agent.pods.server import Server
+from dataplane.client import write_private
+from infra.config import Config
+
+log = logging.getLogger("cytoplane.agent")
+SWEEP_SECONDS = 1.0
+#: How often what the cluster knows of this node is asked for again.
+NODE_SECONDS = 60.0
+#: So long a pod keeps its network that desired state doesn't have any more: it is about to be deleted.
+UNWANTED_SECONDS = 60.0
+
+
+class Kubernetes:
+    """``again`` has the last desired state applied again: the addresses in it are others now."""
+
+    def __init__(self, config: Config, again: Callable[[], None]) -> None:
+        self.config = config
+        self._again = again
+        self._kernel: Kernel | None = None
+        self.cluster = Cluster(config)
+        self.local = Local(config.agent_dir / "pods.json", self._moved)
+        self.others = Others(self.cluster, config.node, config.agent_dir / "placements.json", self._moved)
+        self._lock = threading.RLock()
+        #: What was adapted last, at which count of moves, and the result.
+        self._adapted: tuple[Any, int, dict[str, Any]] | None = None
+        self._probed: dict[str, list[adapt.Entry]] = {}
+        self._addresses: tuple[str, ...] = ()
+        self._api: tuple[str, ...] = ()
+        self._node_file = config.agent_dir / "node.json"
+        #: Addresses between which nothing is rewritten; None: not known.
+        self._platform: set[str] | None = None
+        #: Replicas on other nodes: identity and addresses.
+        self._away: dict[str, tuple[int, str, str]] = {}
+        self._publishing = threading.Lock()
+        self._published: dict[str, Any] | None = None
+        self._node_problem, self._publish_problem = "this node's addresses aren't known yet", ""
+        self.admission = Admission(config, self.cluster, self.local, self.others, self.publish)
+        self._server = Server(config.run / "cni.sock", self.admission.answer)
+
+    @property
+    def kernel(self) -> Kernel:
+        assert self._kernel is not None
+        return self._kernel
+
+    # Beginning.
+    def prepare(self) -> None:
+        """Nothing waits for files here."""
+
+    def begin(self, kernel: Kernel) -> None:
+        """Pods that were are taken up before anybody can ask for a new one."""
+        self._kernel = kernel
+        self.admission.kernel = kernel
+        self.local.restore(kernel)
+        self._restore_node()
+        self._look_at_node()
+        self.others.start()
+        self._server.start()
+        threading.Thread(target=self._sweep_loop, name="pods", daemon=True).start()
+
+    def _restore_node(self) -> None:
+        try:
+            kept = json.loads(self._node_file.read_text())
+            self._addresses, self._api = tuple(kept["addresses"]), tuple(kept["api"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return
+
+    def _look_at_node(self) -> None:
+        """What the cluster knows of this node and itself; what was known before stays if it doesn't answer."""
+        try:
+            found = tuple(str(ipaddress.ip_address(a)) for a in self.cluster.node_addresses(self.config.node))
+            if not found:
+                raise ClusterError(f"the cluster knows no node {self.config.node}")
+            api = tuple(self.cluster.own_addresses())
+            if (found, api) != (self._addresses, self._api):
+                self._addresses, self._api = found, api
+                text = json.dumps({"addresses": found, "api": api})
+                write_private(self._node_file, text.encode())
+                self._moved()
+        except (ClusterError, ValueError) as error:
+            if not self._addresses:
+                self._node_problem = f"this node's addresses aren't known: {error}"
+                return
+        try:
+            self.kernel.underlays(self.config.underlays or interfaces_of(self._addresses))
+            self._node_problem = ""
+        except (OSError, NotOurs, subprocess.CalledProcessError) as error:
+            self._node_problem = f"the interfaces to other nodes can't be guarded: {error}"
+
+    # Placements.
+    def _moved(self) -> None:
+        self.admission.moved()
+        self._again()
+
+    def said(self) -> Said:
+        """What this node says."""
+        pods = {replica: pod.placement(self.config.node) for replica, pod in self.local.pods().items()}
+        return Said(self.config.node, self._addresses, pods)
+
+    def publish(self) -> None:
+        """Say it to the other nodes, unless that was said last. Raises ``ClusterError``."""
+        with self._publishing:
+            document = self.said().document()
+            if document != self._published:
+                self.cluster.publish(self.config.node, document)
+                self._published = document
+
+    def _floor(self, said: list[Said]) -> list[tuple[str, str]]:
+        """What no pod reaches by its address: others' pods, services, nodes, the API server."""
+        found = [(str(each), "FLOOR") for each in self.config.cluster_ranges]
+        nodes = {address for each in said for address in each.addresses}
+        for address in sorted(nodes):
+            found.append((_single(address), "NODE"))
+        found += [(_single(address), "FLOOR") for address in sorted(set(self._api) - nodes)]
+        return found
+
+    def adapted(self, document: dict[str, Any]) -> dict[str, Any]:
+        # Read before what it counts is read: what moves in between is adapted to again.
+        moves = self.admission.moves
+        with self._lock:
+            known = self._adapted
+        if known is not None and known[0] is document and known[1] == moves:
+            return known[2]
+        said = [self.said(), *self.others.said()]
+        own = (self.config.workloads4, self.config.services4, self.config.workloads6, self.config.services6)
+        placements = believed(said, document["endpoints"], self.config.cluster_ranges, own)
+        found = adapt.adapt(document, placements, self._floor(said))
+        with self._lock:
+            self._adapted = (document, moves, found)
+            self._probed = adapt.probes(document["endpoints"])
+        return found
+
+    def rules(self, rules: Rules | None) -> Rules | None:
+        with self._lock:
+            return adapt.adapted_rules(rules, self._probed)
+
+    # Applying.
+    def take_over(self, document: dict[str, Any]) -> list[dict[str, Any]]:
+        if self.kernel.holding:
+            self.local.introduce(self.kernel)
+        return []
+
+    def start(self, document: dict[str, Any]) -> None:
+        """Other nodes' pods get their identities here; between all pods nothing is rewritten."""
+        owners = {a: owner[0] for a, owner in document["boundary"]["addresses"].items()}
+        here = {a for pod in self.local.pods().values() for a in (pod.v4, pod.v6)}
+        pods = {
+            address: owners[address]
+            for endpoint in document["endpoints"]
+            for address in (endpoint["v4"], endpoint["v6"])
+            if address
+        }
+        self.kernel.elsewhere({a: identity for a, identity in pods.items() if a not in here})
+        if self._platform != pods.keys():
+            network.set_platform(self.config, sorted(pods))
+            self._platform = set(pods)
+        self._part(document)
+
+    def _part(self, document: dict[str, Any]) -> None:
+        """Clients of other nodes' pods that are gone aren't left waiting."""
+        placed = {
+            endpoint["id"]: (endpoint["identity"], endpoint["v4"], endpoint["v6"])
+            for endpoint in document["endpoints"]
+            if document["placements"].get(endpoint["id"], self.config.node) != self.config.node
+        }
+        for replica, (identity, v4, v6) in self._away.items():
+            if placed.get(replica) != (identity, v4, v6):
+                self.kernel.backend_left(replica, identity, (v4 or v6, v6 or v4))
+        self._away = placed
+
+    def published(self, document: dict[str, Any]) -> None:
+        """Tables and names hold it: pods that waited for that go on."""
+        with self._lock:
+            known = self._adapted
+            moves = known[1] if known is not None and known[2] is document else -1
+        self.admission.in_force(document, moves)
+
+    def end(self, document: dict[str, Any]) -> list[str]:
+        """Kubernetes ends pods; what stays longer than that takes is closed."""
+        return []
+
+    def down(self) -> set[str]:
+        """Pods that aren't anywhere are no backends already."""
+        return set()
+
+    # Reporting.
+    def running(self) -> list[str]:
+        return list(self.local.pods())
+
+    def tail(self, replica: str, place: tuple[int, int]) -> Tail | None:
+        pod = self.local.get(replica)
+        return PodTail(replica, folder(pod), place) if pod is not None else None
+
+    def reports(self) -> list[dict[str, Any]]:
+        """Phases come from the cluster's API, by whoever drives it."""
+        return []
+
+    def problems(self) -> list[str]:
+        return [text for text in (self._node_problem, self._publish_problem, self.others.problem) if text]
+
+    def tidy(self, document: dict[str, Any]) -> None:
+        """Images are kubelet's to remove."""
+
+    # Sweeping.
+    def _sweep_loop(self) -> None:
+        node_due = time.monotonic() + NODE_SECONDS
+        while True:
+            time.sleep(SWEEP_SECONDS)
+            try:
+                self.local.sweep(self.kernel)
+                for replica in self.local.unwanted(self.admission.wanted(), UNWANTED_SECONDS):
+                    log.warning("%s still runs and desired state doesn't have it: it is closed", replica)
+                    self.local.remove(self.kernel, replica)
+                if time.monotonic() >= node_due or self._node_problem:
+                    self._look_at_node()
+                    node_due = time.monotonic() + NODE_SECONDS
+                self.publish()
+                self._publish_problem = ""
+            except ClusterError as error:
+                self._publish_problem = f"where this node's pods are can't be published: {error}"
+            except Exception as error:  # the next round must come
+                log.exception("sweeping pods failed")
+                self._publish_problem = f"the node's pods can't be looked at: {error}"
+
+
+def _single(address: str) -> str:
+    return f"{address}/{ipaddress.ip_address(address).max_prefixlen}"
+
+
+def interfaces_of(wanted: tuple[str, ...]) -> list[str]:
+    """Names of the interfaces that have these addresses. Raises ``CalledProcessError``."""
+    done = subprocess.run(["ip", "-j", "address"], capture_output=True, text=True, check=True)
+    return [
+        link["ifname"]
+        for link in json.loads(done.stdout)
+        if any(entry.get("local") in wanted for entry in link.get("addr_info", []))
+    ]

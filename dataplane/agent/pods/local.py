@@ -1,0 +1,157 @@
+"""The pods of this node that hold replicas: kept on disk, taken up after a restart, swept when they are gone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bpf.attach import NotOurs
+from dataplane.agent import network
+from dataplane.agent.kernel import Kernel
+from dataplane.agent.pods.placements import Placement
+from dataplane.client import write_private
+
+log = logging.getLogger("cytoplane.agent")
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod that holds a replica. ``netns``: its namespace's mount, and ``inode`` what was mounted there;
+    ``container``: the runtime's id of its sandbox; ``app``: the name of the container whose log is read."""
+
+    replica: str
+    uid: str
+    namespace: str
+    name: str
+    container: str
+    netns: str
+    inode: int
+    ifname: str
+    ifindex: int
+    identity: int
+    translate: bool
+    v4: str
+    v6: str
+    app: str
+    since: float
+
+    def placement(self, node: str) -> Placement:
+        return Placement(node, self.uid, self.namespace, self.v4, self.v6, self.since)
+
+    def there(self) -> bool:
+        """Whether its network still is: its namespace and the node's end of its interface."""
+        try:
+            socket.if_indextoname(self.ifindex)
+            return Path(self.netns).stat().st_ino == self.inode
+        except OSError:
+            return False
+
+
+class Local:
+    """Calls from any thread. ``changed`` is called after a pod has come or gone."""
+
+    def __init__(self, file: Path, changed: Callable[[], None]) -> None:
+        self._file, self._changed = file, changed
+        self._lock = threading.RLock()
+        self._pods: dict[str, Pod] = {}
+        #: Replica → since when desired state doesn't have it, on the monotonic clock.
+        self._unwanted: dict[str, float] = {}
+
+    def pods(self) -> dict[str, Pod]:
+        with self._lock:
+            return dict(self._pods)
+
+    def get(self, replica: str) -> Pod | None:
+        with self._lock:
+            return self._pods.get(replica)
+
+    def restore(self, kernel: Kernel) -> None:
+        """Take up what an agent before this one kept; what is gone since is forgotten."""
+        try:
+            kept = [Pod(**entry) for entry in json.loads(self._file.read_text())]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError) as error:
+            # What runs goes on by the kernel's tables; new pods of these replicas are refused by them.
+            log.error("the kept pods can't be read: %s", error)
+            return
+        with self._lock:
+            self._pods = {pod.replica: pod for pod in kept}
+        self.introduce(kernel)
+        self.sweep(kernel)
+
+    def introduce(self, kernel: Kernel) -> None:
+        """Have all of them in the kernel's tables, as after a restart or an upgrade."""
+        pods = self.pods().values()
+        for pod in pods:
+            if not pod.there():
+                kernel.forget_interface(pod.ifindex)
+        for pod in pods:
+            if not pod.there():
+                continue
+            try:
+                found = network.find_foreign(pod.replica, Path(pod.netns), pod.ifname)
+                kernel.take_pod(found, network.Address(pod.v4, pod.v6, pod.identity), pod.translate)
+            except (network.NetworkError, NotOurs, OSError) as error:
+                log.error("%s can't be taken up, so it stays as it is: %s", pod.replica, error)
+
+    def add(self, kernel: Kernel, pod: Pod, found: network.Foreign) -> None:
+        """Written down first: whoever dies in between finds it. Raises what the kernel side does."""
+        with self._lock:
+            before = self._pods.get(pod.replica)
+            if before is not None:
+                kernel.release_pod(before.replica)
+            self._pods[pod.replica] = pod
+            self._save()
+            try:
+                kernel.take_pod(found, network.Address(pod.v4, pod.v6, pod.identity), pod.translate)
+            except BaseException:
+                del self._pods[pod.replica]
+                self._save()
+                kernel.release_pod(pod.replica)
+                raise
+        self._changed()
+
+    def remove(self, kernel: Kernel, replica: str, container: str = "") -> bool:
+        """Close and forget a replica's pod; with ``container`` only if it is that one's."""
+        with self._lock:
+            pod = self._pods.get(replica)
+            if pod is None or (container and pod.container != container):
+                return False
+            kernel.release_pod(replica)
+            pair = (pod.v4 or pod.v6, pod.v6 or pod.v4)
+            kernel.backend_left(replica, pod.identity, pair)
+            del self._pods[replica]
+            self._unwanted.pop(replica, None)
+            self._save()
+        self._changed()
+        return True
+
+    def of_container(self, container: str) -> str:
+        """The replica whose sandbox this is, or ""."""
+        with self._lock:
+            return next((pod.replica for pod in self._pods.values() if pod.container == container), "")
+
+    def sweep(self, kernel: Kernel) -> list[str]:
+        """Forget what is gone without anybody having said so; the replicas."""
+        gone = [replica for replica, pod in self.pods().items() if not pod.there()]
+        for replica in gone:
+            self.remove(kernel, replica)
+        return gone
+
+    def unwanted(self, wanted: Mapping[str, object], seconds: float) -> list[str]:
+        """Replicas that run here and that desired state hasn't had for so long."""
+        now = time.monotonic()
+        with self._lock:
+            self._unwanted = {r: self._unwanted.get(r, now) for r in self._pods if r not in wanted}
+            return [replica for replica, since in self._unwanted.items() if now - since >= seconds]
+
+    def _save(self) -> None:
+        document = [asdict(pod) for _, pod in sorted(self._pods.items())]
+        write_private(self._file, json.dumps(document).encode())

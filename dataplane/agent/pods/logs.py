@@ -1,0 +1,83 @@
+"""What a pod's container writes, from the files that its runtime keeps: one for each start, rotated by kubelet."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dataplane.agent.logs import Tail
+from dataplane.agent.pods.local import Pod
+
+ROOT = Path("/var/log/pods")
+
+
+def folder(pod: Pod, root: Path = ROOT) -> Path:
+    """Where the files of a pod's process are."""
+    return root / f"{pod.namespace}_{pod.name}_{pod.uid}" / pod.app
+
+
+class PodTail(Tail):
+    """Follows one file after the other: ``0.log``, what it was rotated to, ``1.log`` after a restart, …
+
+    A file is read to its end before the next one is begun; ``place`` is (inode, offset) in the one that is
+    being read, as of ``Tail``. Names that kubelet gives when it rotates sort by time; it packs only files
+    that were rotated before, which have been read by then.
+    """
+
+    def __init__(self, replica: str, folder: Path, place: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(replica, folder / "0.log", place)
+        self._folder = folder
+
+    def read(self) -> list[dict[str, Any]]:
+        files = self._files()
+        at = next((n for n, (_, inode) in enumerate(files) if inode == self.place[0]), None)
+        if at is None:
+            if not files:
+                return []
+            # Nothing that was read is left: from the oldest that is there.
+            at = 0
+        for path, inode in files[at:]:
+            if inode != self.place[0]:
+                self.place = (inode, 0)
+            lines, whole = self._read(path, inode)
+            if lines or not whole:
+                return lines
+        return []
+
+    def _read(self, path: Path, inode: int) -> tuple[list[dict[str, Any]], bool]:
+        """New lines of one file, and whether it was read to its end."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError:
+            return [], False
+        try:
+            status = os.fstat(descriptor)
+            if status.st_ino != inode:
+                return [], False  # rotated a moment ago: the next round sees it
+            self.file = Path(f"/proc/self/fd/{descriptor}")
+            lines = super().read()
+            return lines, self.place[1] >= status.st_size
+        finally:
+            os.close(descriptor)
+
+    def _files(self) -> list[tuple[Path, int]]:
+        """What there is, the oldest first."""
+        found = []
+        try:
+            entries = list(os.scandir(self._folder))
+        except OSError:
+            return []
+        for entry in entries:
+            number, _, rest = entry.name.partition(".")
+            if not number.isdigit() or not (rest == "log" or rest.startswith("log.")):
+                continue
+            if rest.endswith((".gz", ".tmp")):
+                continue
+            # The file without a time is the newest of its start.
+            order = (int(number), rest == "log", rest)
+            try:
+                found.append((order, Path(entry.path), entry.inode()))
+            except OSError:
+                continue
+        return [(path, inode) for _, path, inode in sorted(found)]

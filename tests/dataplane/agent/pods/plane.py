@@ -1,0 +1,339 @@
+"""A Kubernetes plane without a control plane: two real nodes, a real agent on each, pods that are replicas.
+
+``pod_plane`` is the fixture; conformance uses it too. Desired state is a topology that is compiled as the
+control plane does it, and handed to both agents.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import selectors
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cells.boundary import Topology, compile_topology
+from dataplane import addresses
+from dataplane.agent.namespaces import run_in
+from dataplane.agent.pods.cluster import NAMESPACE
+from dataplane.agent.pods.verify import LABEL
+from dataplane.cni import build, chain
+from infra.cluster.enter import holder
+from infra.cluster.images import BUSYBOX, cluster_environment
+from infra.cluster.settings import NODES
+from infra.config import Config
+from infra.kubernetes import binaries
+from tests.cluster import TwoNodes, until
+
+#: A node's own state directory, as the node sees it.
+HOME = Path("/var/lib/cytoplane")
+_ASKING = Path(__file__).with_name("asking.py")
+
+
+@dataclass
+class Server:
+    """Answers in pods' namespaces with their names."""
+
+    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    closed: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        threading.Thread(target=self._answer, daemon=True).start()
+
+    def open(self, path: Path, name: str, tcp: Sequence[int], udp: Sequence[int]) -> None:
+        """Listen in a namespace on these ports of both families."""
+
+        def listen() -> None:
+            for kind, ports in ((socket.SOCK_STREAM, tcp), (socket.SOCK_DGRAM, udp)):
+                for port in ports:
+                    made = socket.socket(socket.AF_INET6, kind)
+                    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    made.bind(("::", port))
+                    if kind == socket.SOCK_STREAM:
+                        made.listen(64)
+                    made.setblocking(False)
+                    self.selector.register(made, selectors.EVENT_READ, name)
+
+        run_in(path, listen)
+
+    def _answer(self) -> None:
+        while not self.closed.is_set():
+            for key, _ in self.selector.select(0.1):
+                server: Any = key.fileobj
+                with contextlib.suppress(OSError):
+                    if server.type == socket.SOCK_STREAM:
+                        connection, _ = server.accept()
+                        threading.Thread(target=self._serve, args=(connection, key.data), daemon=True).start()
+                    else:
+                        _, peer = server.recvfrom(64)
+                        server.sendto(key.data.encode(), peer)
+
+    def _serve(self, connection: socket.socket, name: str) -> None:
+        """Its name first, then whatever is said again."""
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(name.encode())
+            while data := connection.recv(4096):
+                connection.sendall(data)
+
+    def forget(self, name: str) -> None:
+        for key in [key for key in list(self.selector.get_map().values()) if key.data == name]:
+            self.selector.unregister(key.fileobj)
+            key.fileobj.close()  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        self.closed.set()
+        for key in list(self.selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+
+
+class Agent:
+    """The agent of a node, as a process there."""
+
+    def __init__(self, plane: PodPlane, node: int) -> None:
+        self.plane, self.node = plane, node
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.plane.home(self.node) / "driver.log"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "infra.cluster.enter", f"node{self.node}", "--"]
+        command += [sys.executable, "-m", "tests.dataplane.agent.pods.driver"]
+        environment = {
+            **cluster_environment(self.plane.cluster),
+            "CYTOPLANE_HOME": str(HOME),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        environment.pop("CYTOPLANE_NET", None)
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+
+    def await_ready(self) -> None:
+        assert self._line() == "ready", self.said()
+
+    def _line(self) -> str:
+        assert self.process is not None and self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def order(self, command: str) -> str:
+        assert self.process is not None and self.process.stdin is not None
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+        return self._line()
+
+    def health(self) -> dict[str, Any]:
+        return json.loads(self.order("health"))
+
+    def kill(self) -> None:
+        """As a crash ends it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def said(self) -> str:
+        return self.log.read_text()[-3000:]
+
+    def pods(self) -> dict[str, dict[str, Any]]:
+        """What it has kept of its pods, by replica."""
+        with contextlib.suppress(OSError, ValueError):
+            kept = json.loads((self.plane.home(self.node) / "agent/pods.json").read_text())
+            return {pod["replica"]: pod for pod in kept}
+        return {}
+
+
+class PodPlane:
+    """Two nodes with agents. ``config`` has the ranges of the platform's addresses there."""
+
+    def __init__(self, two_nodes: TwoNodes) -> None:
+        self.two_nodes, self.cluster = two_nodes, two_nodes.cluster
+        self.config = Config(home=HOME, net=self.cluster.number, engine="kubernetes")
+        self.server = Server()
+        self.agents = {node: Agent(self, node) for node in NODES}
+        self.generation = 0
+        self.namespaces: list[str] = []
+
+    # Setting up.
+    def home(self, node: int) -> Path:
+        """A node's state directory, as the machine sees it."""
+        return self.cluster.node_home(node) / HOME.relative_to("/")
+
+    def inside(self, node: int, path: str | Path) -> Path:
+        """A path of a node, as the machine sees it."""
+        return Path(f"/proc/{holder(self.cluster, f'node{node}')}/root") / Path(path).relative_to("/")
+
+    def start(self) -> None:
+        networks = [*self.cluster.all_pods, *self.cluster.services]
+        plugin = build.build(binaries.cache().parent)
+        for node in NODES:
+            home = self.home(node)
+            shutil.rmtree(home, ignore_errors=True)
+            for folder in ("agent", "gateway", "resolver", "run"):
+                (home / folder).mkdir(parents=True)
+            (home / "config.toml").write_text(
+                f'engine = "kubernetes"\nnet = {self.config.net}\nnode_name = "node{node}"\n'
+                f'cluster_networks = "{",".join(map(str, networks))}"\n'
+            )
+            (home / "agent/kubeconfig").write_text(self.two_nodes.text)
+        with self.two_nodes.client() as client:
+            client.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+        for agent in self.agents.values():
+            agent.start()
+        for node, agent in self.agents.items():
+            agent.await_ready()
+            build.put(plugin, self.inside(node, "/opt/cni/bin"))
+            chain.install(self.inside(node, "/etc/cni/net.d"), HOME / "run/cni.sock")
+        self.server.start()
+
+    def stop(self) -> None:
+        self.server.close()
+        for agent in self.agents.values():
+            agent.kill()
+        with self.two_nodes.client() as client:
+            for name in self.namespaces:
+                client.remove(f"/api/v1/namespaces/{name}")
+        for node in NODES:
+            chain.remove(self.inside(node, "/etc/cni/net.d"))
+
+    # Desired state.
+    def apply(self, topology: Topology, endpoints: Sequence[dict[str, Any]]) -> None:
+        """Hand a topology, compiled, to both agents; ``endpoints`` are made by ``endpoint``."""
+        from dataplane.planes.documents import encode
+
+        self.generation += 1
+        document = {
+            "plane": 1,
+            "generation": self.generation,
+            "endpoints": list(endpoints),
+            "boundary": encode(compile_topology(topology)),
+        }
+        for node, agent in self.agents.items():
+            (self.home(node) / "document.json").write_text(json.dumps(document))
+            if agent.process is not None:
+                assert agent.order(f"apply {HOME}/document.json") == "accepted"
+
+    def endpoint(
+        self, replica: str, index: int, identity: int, namespace: str, **process: Any
+    ) -> dict[str, Any]:
+        """An entry of desired state; ``index`` gives its symbolic addresses."""
+        pair = addresses.workload(self.config, index)
+        probe = {"type": "none", "port": 0, "path": "/", "interval": 1, "timeout": 1, "grace": 30}
+        return {
+            "id": replica,
+            "number": index,
+            "identity": identity,
+            "cell": 7,
+            "v4": pair.v4,
+            "v6": pair.v6,
+            "translate": True,
+            "state": "run",
+            "process": {"image": BUSYBOX, "command": None, "stop_grace": 1, "probe": probe, **process},
+            "labels": {},
+            "pod": {"namespace": namespace},
+        }
+
+    # Pods.
+    def namespace(self, name: str) -> str:
+        """A namespace in which pods can be made."""
+        with self.two_nodes.client() as client:
+            client.create("/api/v1/namespaces", {"metadata": {"name": name}})
+            account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+            until(lambda: client.get(account).json().get("secrets"), 30, "the namespace has no account")
+        self.namespaces.append(name)
+        return name
+
+    def create(self, namespace: str, replica: str, node: int, *, name: str = "", **spec: Any) -> str:
+        """A pod that says it is a replica; its name."""
+        name = name or replica
+        container = {"name": "app", "image": BUSYBOX, "command": ["sleep", "100000"]}
+        whole: dict[str, Any] = {
+            "containers": [container],
+            "nodeName": f"node{node}",
+            "restartPolicy": "Always",
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            **spec,
+        }
+        metadata = {"name": name, "labels": {LABEL: replica} if replica else {}}
+        with self.two_nodes.client() as client:
+            path = f"/api/v1/namespaces/{namespace}/pods"
+            client.create(path, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": whole})
+        return name
+
+    def delete(self, namespace: str, name: str) -> None:
+        with self.two_nodes.client() as client:
+            client.remove(f"/api/v1/namespaces/{namespace}/pods/{name}")
+            path = f"/api/v1/namespaces/{namespace}/pods/{name}"
+            until(lambda: client.get(path).status_code == 404, 30, f"{name} doesn't go")
+
+    def pod(self, namespace: str, name: str) -> dict[str, Any]:
+        with self.two_nodes.client() as client:
+            return client.document(f"/api/v1/namespaces/{namespace}/pods/{name}")
+
+    def runs(self, namespace: str, name: str) -> bool:
+        return self.pod(namespace, name)["status"].get("phase") == "Running"
+
+    def await_running(self, namespace: str, *names: str) -> None:
+        for name in names:
+            until(
+                partial(self.runs, namespace, name), 60, f"{name} doesn't run: {self.events(namespace, name)}"
+            )
+
+    def events(self, namespace: str, name: str) -> list[str]:
+        """What the cluster says happened to a pod."""
+        with self.two_nodes.client() as client:
+            found = client.document(
+                f"/api/v1/namespaces/{namespace}/events", fieldSelector=f"involvedObject.name={name}"
+            )
+        return [item.get("message", "") for item in found["items"]]
+
+    def netns(self, node: int, replica: str) -> str:
+        """Of a replica's pod, as the node sees it."""
+        return self.agents[node].pods()[replica]["netns"]
+
+    def serve(self, node: int, replica: str, tcp: Sequence[int] = (), udp: Sequence[int] = ()) -> None:
+        """Let somebody answer in a replica's namespace, with the replica's name."""
+        self.server.open(self.inside(node, self.netns(node, replica)), replica, tcp, udp)
+
+    def ask(self, node: int, netns: str, calls: Sequence[Sequence[Any]]) -> list[str]:
+        """Who answers these calls out of a namespace of a node ("" for the node's own); see asking.py."""
+        whole = [[*call, ""] if len(call) == 3 else list(call) for call in calls]
+        enter = ["nsenter", f"--net={netns}", "--"] if netns else []
+        command = [*enter, "/usr/bin/python3", "-I", "-S", str(_ASKING), json.dumps(whole)]
+        done = self.two_nodes.ran(f"node{node}", *command)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def asked(self, node: int, replica: str, *calls: Sequence[Any]) -> list[str]:
+        """Who answers these calls of a replica."""
+        return self.ask(node, self.netns(node, replica), calls)
+
+    def addresses(self, node: int, replica: str) -> tuple[str, str]:
+        pod = self.agents[node].pods()[replica]
+        return pod["v4"], pod["v6"]
+
+
+@pytest.fixture(scope="module")
+def pod_plane(two_nodes: TwoNodes) -> Iterator[PodPlane]:
+    """The plane, of this module alone."""
+    plane = PodPlane(two_nodes)
+    try:
+        plane.start()
+        yield plane
+    finally:
+        plane.stop()
