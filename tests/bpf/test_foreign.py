@@ -100,24 +100,26 @@ def test_a_pod_that_isnt_the_platforms_pretends_to_be_nobody(node: Node) -> None
     a, b, gateway = node.pod("a", 400, 5), node.pod("b", 401, 6), node.workload("gw", 402, 1100)
     stranger = node.wire("x", 66)
     node.open_everything(8080)
-    with Ear(b.namespace.path, 8080) as at_b, Ear(gateway.namespace.path, 8080) as at_gateway:
-        with Ear(node.far.path, 8080) as far_away:
-            targets = {6: (b.v6, gateway.v6, node.far.v6), 4: (b.v4, gateway.v4, node.far.v4)}
-            ears = (at_b, at_gateway, far_away)
-            for family, ends in targets.items():
-                own = a.address(family)
-                # The real one first: then there are flows that the forged ones would belong to.
-                for end in ends:
-                    send_datagram(a.namespace.path, own, end, 8080)
-                assert [ear.heard() for ear in ears] == [[own]] * 3
-                node.refusals()
-                elsewhere = node.far.v4 if family == 4 else node.far.v6
-                for end in ends:
-                    send_datagram(stranger.path, own, end, 8080)
-                    if end != elsewhere:
-                        send_datagram(stranger.path, elsewhere, end, 8080)
-                assert [ear.heard() for ear in ears] == [[]] * 3
-                assert node.refusals() == {"SPOOFED_SOURCE"}
+    targets = {6: (b.v6, gateway.v6, node.far.v6), 4: (b.v4, gateway.v4, node.far.v4)}
+    with (
+        Ear(b.namespace.path, 8080) as at_b,
+        Ear(gateway.namespace.path, 8080) as at_gateway,
+        Ear(node.far.path, 8080) as far_away,
+    ):
+        ears = (at_b, at_gateway, far_away)
+        for family, ends in targets.items():
+            own, elsewhere = a.address(family), node.far.v4 if family == 4 else node.far.v6
+            # The real one first: then there are flows that the forged ones would belong to.
+            for end in ends:
+                send_datagram(a.namespace.path, own, end, 8080)
+            assert [ear.heard() for ear in ears] == [[own]] * 3
+            node.refusals()
+            for end in ends:
+                send_datagram(stranger.path, own, end, 8080)
+                if end != elsewhere:
+                    send_datagram(stranger.path, elsewhere, end, 8080)
+            assert [ear.heard() for ear in ears] == [[]] * 3
+            assert node.refusals() == {"SPOOFED_SOURCE"}
 
 
 def test_a_strangers_own_address_is_an_address_outside(node: Node) -> None:
