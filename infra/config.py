@@ -192,6 +192,11 @@ class Config:
         return self.home / "agent"
 
     @property
+    def controller_dir(self) -> Path:
+        """Plane controller: certificate, last state."""
+        return self.home / "controller"
+
+    @property
     def builder_dir(self) -> Path:
         """Builder: certificate, storage per tenant, workspaces. Root only."""
         return self.home / "builder"

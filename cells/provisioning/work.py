@@ -27,6 +27,8 @@ LEASE = timedelta(seconds=180)
 CHECK = timedelta(minutes=2)
 #: Until a namespace that is going away is looked at again.
 GOING = timedelta(seconds=5)
+#: Until a place that is none of the workers' is looked at again.
+REST = timedelta(minutes=5)
 FIRST_RETRY, LAST_RETRY = timedelta(seconds=5), timedelta(minutes=5)
 #: A cell that is going gets a quota only because every cell has one.
 _SOME = Quota(1, 1, 1)
@@ -61,9 +63,8 @@ def reconcile(place_id: int) -> bool:
         # Desired state first: a node refuses a pod that it hasn't heard of.
         snapshots.rebuild(place.plane_id)
         if not place.plane.direct:
-            # Its own controller makes the place, as desired state says.
-            there = CellState.READY if place.wanted else CellState.ABSENT
-            return _settled(place, CellStatus(there, place.revision))
+            # Its own controller makes the place and says how it is (``reports``).
+            return _leave(place, next_at=timezone.now() + REST)
         driver, cell = driver_of(place.plane), placed(place)
         status = _ensure(place, driver, cell) if place.wanted else driver.remove(cell)
     except DriverError as error:

@@ -2,7 +2,7 @@
 
 from django.urls import include, path, re_path
 
-from dataplane.planes import agent_views, gateways
+from dataplane.planes import agent_views, controller_views, gateways
 
 urlpatterns = [
     path("authority", agent_views.authority_certificate),
@@ -10,7 +10,9 @@ urlpatterns = [
     path("join/<slug:kind>", agent_views.join_script),
     path("join/<slug:kind>/code", agent_views.join_code),
     path("renew", agent_views.renew),
-    path("agent/node-token", agent_views.node_token),
+    path("agent/node-token", controller_views.node_token),
+    path("controller/plane", controller_views.plane),
+    path("controller/places", controller_views.places),
     path("agent/gateway-certificate", gateways.issue),
     path("agent/desired", agent_views.desired),
     path("agent/acknowledge", agent_views.acknowledge),

@@ -125,15 +125,6 @@ def renew(request: HttpRequest, node: Node) -> JsonResponse:
     return JsonResponse({"certificate_pem": certificate, "authority_pem": signer})
 
 
-@csrf_exempt
-@require_POST
-@node_view(kind=Node.Kind.CONTROLLER)
-def node_token(request: HttpRequest, node: Node) -> JsonResponse:
-    """A one-time token for the agent of a node of the controller's own plane."""
-    name = body(request).get("name")
-    return JsonResponse({"token": enrolment.create_node_token(node, name if isinstance(name, str) else "")})
-
-
 @require_GET
 async def desired(request: HttpRequest) -> HttpResponse:
     """What a node lacks as soon as there is more than ``generation`` (``mark``); 304 when nothing came.

@@ -55,6 +55,10 @@ def create_node_token(controller: Node, name: str) -> str:
     if not _NAME.fullmatch(name):
         raise CytoplaneError("invalid", field="name", message="That can't be a node's name.")
     plane = Plane.objects.select_for_update(of=("self",)).select_related("owner").get(pk=controller.plane_id)
+    known = plane.nodes.filter(kind=Node.Kind.AGENT, name=name).first()
+    if known and not known.certificates.filter(revoked_at=None).exists():
+        # Somebody has closed it: the controller doesn't let it in again behind their back.
+        raise CytoplaneError("node-revoked", node=name)
     lately = EnrolmentToken.objects.filter(
         plane=plane, created_by=_CONTROLLER, created_at__gt=timezone.now() - _PACE
     )

@@ -33,7 +33,12 @@ KINDS = {
     "PodDisruptionBudget": ("poddisruptionbudgets", True),
 }
 #: What is looked at, and belongs to no chart.
-SEEN = {"Pod": ("pods", True), "Event": ("events", True)}
+SEEN = {
+    "Pod": ("pods", True),
+    "Event": ("events", True),
+    "Node": ("nodes", False),
+    "Lease": ("leases", True),
+}
 
 
 def path_of(document: Object, *, name: bool = True) -> str:

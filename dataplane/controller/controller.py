@@ -1,0 +1,196 @@
+"""The controller's loops: hold the lease, follow desired state, make places, say how they are.
+
+Only the holder of the lease works. Without its control plane it goes on with the last state that it has
+in memory; what runs is Kubernetes' to keep running in any case.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from dataplane import addresses
+from dataplane.agent import healthfile
+from dataplane.agent.state import Damaged, State, load, save
+from dataplane.client import ControlPlane, NotEnrolled, Refused
+from dataplane.controller import identity, nodes
+from dataplane.controller.credentials import credentials
+from dataplane.controller.lease import RENEW, Lease
+from dataplane.controller.places import Places
+from dataplane.drivers.interface import DriverError
+from dataplane.drivers.kubernetes import Kubernetes
+from dataplane.drivers.kubernetes.api import Api
+from dataplane.drivers.kubernetes.site import Site
+from infra.config import Config
+
+log = logging.getLogger("cytoplane.controller")
+#: The platform's own namespace on the cluster.
+NAMESPACE = "cytoplane"
+POLL_SECONDS, STEP, PLANE_SECONDS, HEALTH_SECONDS, TROUBLE = 25, 0.25, 10.0, 10.0, 15.0
+_FAILURES = (httpx.HTTPError, Refused, NotEnrolled, DriverError, OSError)
+
+
+class Controller:
+    """``run`` returns after ``stop``."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.control = ControlPlane(config.controller_dir, config.control_plane)
+        self.lease = Lease(self._api, NAMESPACE, os.environ.get("POD_NAME") or socket.gethostname())
+        self.places = Places(self._driver, lambda: self.lease.held)
+        self._state = State()
+        self._state_file = config.controller_dir / "state.json"
+        self._stopping = threading.Event()
+        self._troubles: dict[str, str] = {}
+        self._nodes: list[str] = []
+        self._sent: dict[str, dict[str, Any]] = {}
+        self._health_due = 0.0
+
+    def _api(self) -> Api:
+        return Api(credentials(self.config))
+
+    def _driver(self) -> Kubernetes:
+        return Kubernetes(credentials(self.config), site=self._site())
+
+    def _site(self) -> Site:
+        resolver = addresses.workload(self.config, addresses.RESOLVER)
+        return Site(
+            registry=f"127.0.0.1:{self.config.registry_port}",
+            resolvers=(resolver.v4, resolver.v6),
+            check_image=self.config.check_image,
+        )
+
+    def run(self) -> None:
+        """Work until ``stop`` is called; then what goes on is finished and the lease is given back."""
+        try:
+            self._state = load(self._state_file) or State()
+        except Damaged as error:
+            log.error("%s", error)
+        loops: tuple[tuple[str, Callable[[], None], float], ...] = (
+            ("the lease", self._hold, RENEW),
+            ("joining", self._join, HEALTH_SECONDS),
+            ("desired state", self._follow, 0.0),
+            ("the plane", self._plane, PLANE_SECONDS),
+            ("reporting", self._report, 1.0),
+        )
+        threads = [
+            threading.Thread(target=self._loop, args=each, name=each[0], daemon=True) for each in loops
+        ]
+        for thread in threads:
+            thread.start()
+        while not self._stopping.wait(STEP):
+            self.places.step()
+        self.places.stop()
+        self.lease.release()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _loop(self, what: str, once: Callable[[], None], pause: float) -> None:
+        delay = 0.5
+        while not self._stopping.is_set():
+            try:
+                once()
+                self._troubles.pop(what, None)
+                delay = 0.5
+                self._stopping.wait(pause)
+            except _FAILURES as error:
+                if self._troubles.get(what) != str(error):
+                    log.warning("%s: %s", what, error)
+                self._troubles[what] = str(error)
+                self._stopping.wait(delay)
+                delay = min(delay * 2, TROUBLE)
+            except Exception as error:  # whatever it was, the plane mustn't stand still
+                log.exception("%s failed", what)
+                self._troubles[what] = f"{type(error).__name__}"
+                self._stopping.wait(delay)
+                delay = min(delay * 2, TROUBLE)
+
+    def _hold(self) -> None:
+        self.lease.try_once()
+
+    def _join(self) -> None:
+        if not self.lease.held:
+            return
+        with self._api() as api:
+            identity.join(self.control, api, NAMESPACE, {"nodes": len(nodes.names(api))})
+            self.control.renew_if_due()
+            identity.keep(self.control.folder, api)
+
+    def _follow(self) -> None:
+        if not (self.lease.held and self.control.enrolled):
+            self._stopping.wait(0.5)
+            return
+        have = self._state
+        answer = self.control.get(
+            "/agent/desired", generation=have.generation, mark=have.mark, wait=POLL_SECONDS
+        )
+        if answer is not None:
+            fresh = have.after(answer)
+            save(self._state_file, fresh)
+            self._state = fresh
+            # Places may be others as well: they are asked for now.
+            self._ask()
+
+    def _plane(self) -> None:
+        """Places as they should be; tokens for nodes that aren't heard of."""
+        if not (self.lease.held and self.control.enrolled):
+            return
+        with self._api() as api:
+            self._nodes = nodes.names(api)
+            heard = self._ask()
+            problems = nodes.invite(self.control, api, NAMESPACE, self._nodes, heard)
+        if problems:
+            raise Refused("; ".join(problems[:3]))
+
+    def _ask(self) -> set[str]:
+        """Take the places of this moment; the nodes whose agents are heard of."""
+        document = {"nodes": self._nodes} if self._nodes else {}
+        answer = self.control.post("/controller/plane", document)
+        state = self._state
+        self.places.give(answer["places"], state.units)
+        return set(answer["agents"])
+
+    def _report(self) -> None:
+        healthfile.write(self.config, self.health(), self.control.enrolled)
+        if not (self.lease.held and self.control.enrolled):
+            return
+        said = self.places.said()
+        if said:
+            try:
+                self.control.post("/controller/places", {"places": said})
+            except _FAILURES:
+                self.places.again(said)
+                raise
+        known = {report["id"]: report for report in self.places.replicas()}
+        fresh = [report for key, report in known.items() if self._sent.get(key) != report]
+        self._sent = {key: report for key, report in self._sent.items() if key in known}
+        due = time.monotonic() >= self._health_due
+        if not fresh and not due:
+            return
+        document: dict[str, Any] = {"replicas": fresh}
+        if due:
+            document["node"] = self.health()
+        self.control.post("/agent/report", document)
+        self._sent |= {report["id"]: report for report in fresh}
+        if due:
+            self._health_due = time.monotonic() + HEALTH_SECONDS
+
+    def health(self) -> dict[str, Any]:
+        """The controller's own view of itself."""
+        problems = [f"{what}: {trouble}" for what, trouble in sorted(self._troubles.items())]
+        problems += self.places.problems()
+        return {
+            "healthy": not problems,
+            "problems": problems,
+            "generation": self._state.generation,
+            "nodes": len(self._nodes),
+            "facts": {"nodes": len(self._nodes)},
+        }
