@@ -149,6 +149,11 @@ CATALOGUE: dict[str, Entry] = {
         "The client certificate is missing, unknown, expired or revoked.",
         "Renew it, or enrol the node again.",
     ),
+    "node-revoked": Entry(
+        403,
+        "The node {node} was revoked.",
+        "Take it out of the cluster and add it anew, or have a platform admin make a token for it.",
+    ),
     "node-tokens-paced": Entry(
         429,
         "The controller of {plane} has asked for too many tokens within an hour.",
