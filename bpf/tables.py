@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from bpf import layout, loader
 from bpf import sys as bpf
+from bpf.in_force import InForce
 from bpf.reasons import CODES, REASONS
 from bpf.service_tables import Service, ServiceTables
 from bpf.slots import Backend
@@ -263,7 +264,7 @@ class Tables(ServiceTables, TrackingTables):
         current = self._maps["identities"].get(key)
         epoch, _, known_flags = layout.IDENTITY.unpack(current) if current else (0, 0, 0)
         # Reading the index also removes what a crash left under epochs that aren't in force.
-        old_policy, old_external = self._index.get(identity, ({}, {}))
+        old_policy, old_external = self._index.get(identity)
         if current and (old_policy, old_external, known_flags) == (wanted, outside, flags):
             return False
         self._maps["usages"].add(key, bytes(layout.USAGE.size))
@@ -280,7 +281,7 @@ class Tables(ServiceTables, TrackingTables):
             raise
         self._maps["identities"].set(key, layout.IDENTITY.pack(fresh, cell, flags))
         self._drop_epoch(identity, epoch, old_policy, old_external)
-        self._index[identity] = (wanted, outside)
+        self._index.put(identity, wanted, outside)
         return True
 
     def remove_identity(self, identity: int) -> None:
@@ -293,15 +294,19 @@ class Tables(ServiceTables, TrackingTables):
             for key in self._maps["learned"].keys():
                 if layout.LEARNED_KEY.unpack(key)[0] == identity:
                     self._maps["learned"].delete(key)
-            policy, external = self._index.pop(identity, ({}, {}))
+            policy, external = self._index.pop(identity)
             self._drop_epoch(identity, layout.IDENTITY.unpack(current)[0], policy, external)
+
+    def callers(self, identity: int) -> frozenset[int]:
+        """Identities that a policy in force names for what comes in; 0: any."""
+        return frozenset(self._index.callers(identity))
 
     def identities(self) -> list[int]:
         """Identities that have a policy in force."""
         return [layout.U32.unpack(key)[0] for key in self._maps["identities"].keys()]
 
     @property
-    def _index(self) -> dict[int, tuple[dict, dict]]:
+    def _index(self) -> InForce:
         """What is in force, by identity; read once from the kernel, then kept."""
         if not hasattr(self, "_cached_index"):
             epochs = {
@@ -324,7 +329,9 @@ class Tables(ServiceTables, TrackingTables):
                     index[identity][1][(network, port, protocol & 0xFF)] = layout.RULE.unpack(value)
                 else:
                     self._maps["external"].delete(key)
-            self._cached_index = index
+            self._cached_index = InForce()
+            for known, (policy, external) in index.items():
+                self._cached_index.put(known, policy, external)
         return self._cached_index
 
     def _drop_epoch(self, identity: int, epoch: int, policy: dict, external: dict) -> None:
@@ -453,9 +460,10 @@ class Tables(ServiceTables, TrackingTables):
 
     def pressure(self) -> dict[str, float]:
         """How full the maps are that the agent fills, 0 to 1."""
+        entries, networks = self._index.sizes()
         used = {
-            "policy": sum(len(policy) for policy, _ in self._index.values()),
-            "external": sum(len(external) for _, external in self._index.values()),
+            "policy": entries,
+            "external": networks,
             "services": len(self._services),
             "backends": sum(len(service.slots) for service in self._services.values()),
         } | {
