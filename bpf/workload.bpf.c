@@ -306,10 +306,12 @@ int to_workload(struct __sk_buff *skb)
 		w.outside = 1;
 		w.remote_identity = IDENTITY_WORLD;
 		if (floor_of(&p.source) == REASON_NODE) {
-			/* Only the node itself has the node's addresses. */
-			if (skb->ingress_ifindex)
+			/* Only the node itself has the node's addresses. Other nodes are strangers. */
+			__u32 by = skb->ingress_ifindex;
+			if (by && !map_lookup(underlays, &by))
 				return refuse(skb, &p, 0, w.local_identity, REASON_SPOOFED_SOURCE, DIRECTION_INGRESS);
-			w.remote_identity = IDENTITY_NODE;
+			if (!by)
+				w.remote_identity = IDENTITY_NODE;
 		}
 	}
 	w.direction = DIRECTION_INGRESS;

@@ -20,9 +20,11 @@ from pathlib import Path
 from bpf import attach
 from bpf.tables import Tables
 from dataplane.agent import namespaces, netlink
-from dataplane.agent.interfaces import INSIDE, Address, Namespace, NetworkError, mac
+from dataplane.agent.interfaces import INSIDE, Address, Namespace, NetworkError, ip, mac
 from infra.config import Config
 
+#: By whom the node was told of a neighbour, in the kernel's words: 112 to 127 are the platform's.
+_TOLD = 112
 _GET_NAMESPACE_ID, _NAMESPACE_ID, _NAMESPACE_FD = 90, 1, 3
 #: The node's end of a pod's veth. What makes it findable (ARP, forwarding) is its CNI's.
 _HOST_SIDE = {
@@ -141,6 +143,44 @@ def introduce_foreign(
         for text in (address.v4, address.v6):
             if text:
                 tables.set_address(text, address.identity, found.ifindex)
+    _hold_neighbours(config, found)
+
+
+def _hold_neighbours(config: Config, found: Foreign) -> None:
+    """Where a bridge's other ports may lie, bridge and node don't learn who has the pod's addresses: they are told."""
+    if not found.bridge:
+        return
+    bridge, own = socket.if_indextoname(found.bridge), found.mac.hex(":")
+    entry = ["bridge", "fdb", "replace", own, "dev", found.ifname, "master", "static", "sticky"]
+    done = subprocess.run(entry, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise NetworkError(done.stderr.strip() or "the bridge doesn't take an entry")
+    told = f"lladdr {own} dev {bridge} nud permanent protocol {_TOLD + config.net}"
+    ip([f"neigh replace {text} {told}" for text in found.addresses])
+
+
+def _let_neighbours_go(found: Foreign) -> None:
+    """The bridge's entry goes with its port; the node's would outlive the pod, whose addresses others get."""
+    if not found.bridge:
+        return
+    try:
+        bridge = socket.if_indextoname(found.bridge)
+    except OSError:
+        return
+    for text in found.addresses:
+        subprocess.run(["ip", "neigh", "del", text, "dev", bridge], capture_output=True, check=False)
+
+
+def sweep_neighbours(config: Config, tables: Tables) -> None:
+    """Take back what the node was told of pods that are gone, by an agent that died before it heard of it."""
+    done = subprocess.run(
+        ["ip", "-j", "neigh", "show", "nud", "permanent"], text=True, capture_output=True, check=False
+    )
+    own = {text for text, (_, ifindex) in tables.addresses().items() if ifindex}
+    for entry in json.loads(done.stdout or "[]"):
+        if str(entry.get("protocol")) == str(_TOLD + config.net) and entry["dst"] not in own:
+            command = ["ip", "neigh", "del", entry["dst"], "dev", entry["dev"]]
+            subprocess.run(command, capture_output=True, check=False)
 
 
 def adopt_foreign(
@@ -159,6 +199,7 @@ def adopt_foreign(
 def release_foreign(tables: Tables, found: Foreign) -> None:
     """Forget a pod's interface and its addresses. What is left of it passes nothing any more."""
     tables.remove_endpoint(found.ifindex, found.cookie)
+    _let_neighbours_go(found)
 
 
 def ensure_underlays(config: Config, tables: Tables, names: Iterable[str]) -> set[int]:

@@ -233,6 +233,7 @@ class Kernel:
         with self._lock:
             if ifindex in self._tables.endpoints():
                 self._tables.remove_endpoint(ifindex)
+            network.sweep_neighbours(self.config, self._tables)
 
     def elsewhere(self, owners: dict[str, int]) -> None:
         """Addresses of pods of other nodes, and whose they are; no others."""

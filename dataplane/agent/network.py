@@ -23,6 +23,7 @@ from dataplane.agent.foreign import (
     find_foreign,
     introduce_foreign,
     release_foreign,
+    sweep_neighbours,
 )
 from dataplane.agent.host import ensure_host, remove_host, set_platform
 from dataplane.agent.interfaces import INSIDE as _INSIDE
@@ -50,6 +51,7 @@ __all__ = [
     "release_foreign",
     "remove_host",
     "set_platform",
+    "sweep_neighbours",
 ]
 
 #: Namespaces that processes beside the agent live in.
