@@ -11,6 +11,7 @@ backends and no further. Pure functions of desired state with ``around``, which 
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +23,8 @@ from infra.config import Config
 PORT = 8444
 #: File in the gateway's folder with its certificate and key, for Envoy alone.
 IDENTITY = "between.json"
+#: Seconds after which a node that confirms nothing of what it was sent is taken for gone.
+UNCONFIRMED = 4
 _TLS = f"{envoy.TYPE}.extensions.transport_sockets.tls.v3"
 _OWN = "own"
 #: An endpoint's metadata that tells other nodes from the own one.
@@ -174,6 +177,18 @@ def _way(config: Config, node: str, address: str) -> dict[str, Any]:
         "upstream_bind_config": {
             "source_address": {"address": own.v4, "port_value": 0},
             "extra_source_addresses": [{"address": {"address": own.v6, "port_value": 0}}],
+            "socket_options": [
+                {
+                    "level": socket.IPPROTO_TCP,
+                    "name": socket.TCP_USER_TIMEOUT,
+                    "int_value": UNCONFIRMED * 1000,
+                    "state": "STATE_PREBIND",
+                }
+            ],
+        },
+        # A node that fell silent is noticed by what it doesn't confirm, whether or not anything is asked.
+        "upstream_connection_options": {
+            "tcp_keepalive": {"keepalive_time": 5, "keepalive_interval": 2, "keepalive_probes": 2}
         },
         "circuit_breakers": {"thresholds": [{"max_connections": 16384, "max_pending_requests": 16384}]},
         "load_assignment": {
@@ -266,14 +281,28 @@ def _passing(entry: dict[str, Any]) -> dict[str, Any]:
         "route_config": {
             "name": entry["name"],
             "validate_clusters": False,
+            # Only this gateway says so, not what answers behind it.
+            "response_headers_to_remove": [envoy.NOBODY_HERE],
             "virtual_hosts": [
                 {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": route}]}
             ],
         },
         "http_filters": [envoy.router(suppress_envoy_headers=True)],
-        "local_reply_config": envoy.local_replies(),
+        "local_reply_config": _local_replies(),
         "drain_timeout": "5s",
     }
+
+
+def _local_replies() -> dict[str, Any]:
+    """As everywhere; and whoever finds no replica here is told to try elsewhere."""
+    common = envoy.local_replies()
+    body = common["mappers"][-1]["body_format_override"]
+    nobody = {
+        "body_format_override": body,
+        "filter": {"response_flag_filter": {"flags": ["UH", "NC"]}},
+        "headers_to_add": [{"header": {"key": envoy.NOBODY_HERE, "value": "1"}}],
+    }
+    return {**common, "mappers": [nobody, *common["mappers"]]}
 
 
 def secret(certificate: str, key: str) -> list[dict[str, Any]]:

@@ -17,6 +17,9 @@ TYPE = "type.googleapis.com/envoy"
 #: Told by the gateway alone; stripped from what comes in and from what goes back.
 CALLER = "x-cytoplane-caller"
 _PLATFORM_HEADERS = [CALLER, "x-cytoplane-tenant", "x-forwarded-client-cert"]
+#: What another node's gateway says where a replica would have answered: it has none, ask somebody else.
+NOBODY_HERE = "x-cytoplane-nobody-here"
+_NEVER_TOLD = [*_PLATFORM_HEADERS, NOBODY_HERE, "x-envoy-upstream-service-time"]
 #: Longer than applications keep idle connections open is what makes races; shorter is safe.
 _UPSTREAM_IDLE = "20s"
 
@@ -127,11 +130,11 @@ def north_routes(gateway: dict[str, Any], apps_port: int) -> dict[str, Any]:
     """Public hosts, as everybody outside reaches them."""
     return {
         "@type": f"{TYPE}.config.route.v3.RouteConfiguration",
-        **_public("north", gateway["routes"], apps_port),
+        **_public("north", gateway["routes"], apps_port, bool(gateway.get("between"))),
     }
 
 
-def _public(name: str, routes: list[dict[str, Any]], apps_port: int) -> dict[str, Any]:
+def _public(name: str, routes: list[dict[str, Any]], apps_port: int, between: bool) -> dict[str, Any]:
     """Routes by host name, with and without the port, as clients send either."""
     ports = sorted({apps_port, addresses.NORTH_HTTP_PORT})
     return {
@@ -140,17 +143,18 @@ def _public(name: str, routes: list[dict[str, Any]], apps_port: int) -> dict[str
             {
                 "name": f"h{number}",
                 "domains": [public["host"], *(f"{public['host']}:{port}" for port in ports)],
-                "routes": [{"match": {"prefix": "/"}, "route": route(public["cluster"])}],
+                "routes": [{"match": {"prefix": "/"}, "route": route(public["cluster"], between)}],
             }
             for number, public in enumerate(routes)
         ],
         "request_headers_to_remove": _PLATFORM_HEADERS,
-        "response_headers_to_remove": [*_PLATFORM_HEADERS, "x-envoy-upstream-service-time"],
+        "response_headers_to_remove": _NEVER_TOLD,
     }
 
 
-def route(cluster: str) -> dict[str, Any]:
-    """Where requests go, for how long, and when they are sent again."""
+def route(cluster: str, between: bool = False) -> dict[str, Any]:
+    """Where requests go, for how long, and when they are sent again. ``between``: on other nodes too."""
+    again = "connect-failure,refused-stream,reset-before-request"
     return {
         "cluster": cluster,
         # For clusters that keep a client where it is; others don't look at it.
@@ -160,7 +164,8 @@ def route(cluster: str) -> dict[str, Any]:
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         # Only what never reached an application is sent again.
         "retry_policy": {
-            "retry_on": "connect-failure,refused-stream,reset-before-request",
+            "retry_on": f"{again},retriable-headers" if between else again,
+            "retriable_headers": [{"name": NOBODY_HERE, "present_match": True}] if between else [],
             "num_retries": 3,
             "retry_host_predicate": [
                 {
@@ -179,6 +184,7 @@ def route(cluster: str) -> dict[str, Any]:
 def listeners(config: Config, gateway: dict[str, Any]) -> list[dict[str, Any]]:
     """The north listener and one for each connection through the gateway."""
     north = addresses.workload(config, addresses.GATEWAY_NORTH)
+    between = bool(gateway.get("between"))
     found = [
         _listener(
             "north",
@@ -196,7 +202,7 @@ def listeners(config: Config, gateway: dict[str, Any]) -> list[dict[str, Any]]:
     for entry in gateway.get("doors", []):
         # The caller is a stranger here, as the internet is; but one that may call only what it declares.
         open_to = [public for public in gateway["routes"] if public["host"] in entry["hosts"]]
-        routes = {**_public(entry["name"], open_to, config.apps_port), "validate_clusters": False}
+        routes = {**_public(entry["name"], open_to, config.apps_port, between), "validate_clusters": False}
         found.append(_listener_of(entry, {"route_config": routes}))
     for entry in gateway["listeners"]:
         routes = {
@@ -207,12 +213,12 @@ def listeners(config: Config, gateway: dict[str, Any]) -> list[dict[str, Any]]:
                 {
                     "name": "all",
                     "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": route(entry["cluster"])}],
+                    "routes": [{"match": {"prefix": "/"}, "route": route(entry["cluster"], between)}],
                     **_caller(entry["caller"]),
                 }
             ],
             "request_headers_to_remove": _PLATFORM_HEADERS[1:] if entry["caller"] else _PLATFORM_HEADERS,
-            "response_headers_to_remove": [*_PLATFORM_HEADERS, "x-envoy-upstream-service-time"],
+            "response_headers_to_remove": _NEVER_TOLD,
         }
         found.append(_listener_of(entry, {"route_config": routes}))
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,11 +75,21 @@ class Nodes:
     stages: dict[str, Stage]
     places: dict[str, str] = field(default_factory=dict)
     peers: list[str] = field(default_factory=list)
+    envoys: dict[str, subprocess.Popen] = field(default_factory=dict)
+    stack: ExitStack = field(default_factory=ExitStack)
 
     def application(self, node: str, name: str, index: int) -> list[Any]:
         """A replica on a node; its entry among backends."""
         self.places[name] = node
         return self.stages[node].application(name, index)
+
+    def start(self, node: str) -> None:
+        """Let the node's gateway run, with what it was told last."""
+        self.envoys[node] = self.stack.enter_context(self.stages[node].envoy())
+
+    def kill(self, node: str) -> None:
+        self.envoys[node].kill()
+        self.envoys[node].wait()
 
     def give(self, node: str, identity: tuple[str, str]) -> None:
         """Let the node's gateway have this certificate and key."""
@@ -123,7 +133,7 @@ def nodes(folder: Path) -> Iterator[Nodes]:
     """Two nodes whose Envoys run and have certificates; they know of nothing yet."""
     with ExitStack() as stack:
         stages = {name: stack.enter_context(stage(name)) for name in NODES}
-        made = Nodes(Authority(folder / "authority"), stages)
+        made = Nodes(Authority(folder / "authority"), stages, stack=stack)
         made.peers = [gateways.name(PLANE, number) for number, _ in NODES.values()]
         first, second = (each.path.name for each in stages.values())
         _run("ip", "link", "add", "wire", "netns", first, "type", "veth", "peer", "wire", "netns", second)
@@ -135,7 +145,7 @@ def nodes(folder: Path) -> Iterator[Nodes]:
             rules = RULES.format(port=between.PORT, gateway=gateway)
             _run("ip", "netns", "exec", each.path.name, "nft", "-f", "-", data=rules)
             made.give(name, made.authority.identity(PLANE, number))
-            stack.enter_context(each.envoy())
+            made.start(name)
         yield made
 
 
@@ -143,5 +153,5 @@ def _run(*command: str, data: str | None = None) -> None:
     subprocess.run(command, input=data, text=True, check=True)
 
 
-def names(answers: Sequence[Any]) -> set[str]:
+def names(answers: Iterable[Any]) -> set[str]:
     return {answer.asked["name"] for answer in answers}

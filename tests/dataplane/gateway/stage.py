@@ -142,7 +142,12 @@ class Stage:
 
     @contextmanager
     def envoy(self) -> Iterator[subprocess.Popen]:
-        command = processes.envoy_command(self.config.gateway_dir / "bootstrap.json")
+        # As the supervisor starts it.
+        command = [
+            *processes.envoy_command(self.config.gateway_dir / "bootstrap.json"),
+            "--drain-time-s",
+            "3",
+        ]
         log = self.config.home / "envoy.log"
         with processes.process(command, log, self.gateway.healthy, namespace=self.path) as started:
             yield started
