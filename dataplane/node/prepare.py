@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dataplane.agent.network import LASTING, full_name, path_of
 from infra import config as installation
-from infra import node
+from infra import services
 from infra.config import Config
 
 _BPF = Path("/sys/fs/bpf")
@@ -43,6 +43,16 @@ def namespaces(config: Config) -> None:
             _run("ip", "netns", "add", full_name(config, name))
 
 
+def folders(config: Config) -> None:
+    """The state of a node: every part sees what is its own, as on a machine."""
+    services.owned(config.home, config, None, 0o755)
+    services.owned(config.run, config, None, 0o755)
+    services.owned(config.run / "agent", config, None, 0o700)
+    services.owned(config.agent_dir, config, None, 0o700)
+    services.owned(config.gateway_dir, config, "-gw", 0o700)
+    services.owned(config.resolver_dir, config, None, 0o750, "-dns")
+
+
 def bpf_file_system() -> None:
     """Where programs and maps are pinned. Raises ``RuntimeError``."""
     found = subprocess.run(
@@ -55,7 +65,7 @@ def bpf_file_system() -> None:
 def main() -> int:
     config = installation.load()
     try:
-        node.folders(config)
+        folders(config)
         bpf_file_system()
         namespaces(config)
     except (OSError, RuntimeError, KeyError) as error:

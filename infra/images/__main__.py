@@ -1,7 +1,7 @@
 """``python -m infra.images``: builds the images of all parts into the cache; what is there costs a second.
 
     python -m infra.images                               build, list
-    python -m infra.images archive FILE [IMAGE…]         one OCI archive of them, named cytoplane/IMAGE:VERSION
+    python -m infra.images archive FILE [IMAGE…]         one OCI archive of them, named cytoplane.dev/IMAGE:VERSION
     python -m infra.images push REGISTRY/PATH [IMAGE…]   to a registry, as REGISTRY/PATH/IMAGE:VERSION
 
 ``VERSION`` is that of pyproject.toml unless ``CYTOPLANE_IMAGE_TAG`` says otherwise. Debian's packages are

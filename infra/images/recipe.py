@@ -12,8 +12,8 @@ from infra.images import debian, parts
 from infra.images.oci import Entry, Image, Layer, Store, file, with_folders
 
 Say = Callable[[str], None]
-#: What the images are called, before a tag or digest.
-PREFIX = "cytoplane"
+#: What the images are called, before a name and tag. It has a dot, so that no runtime takes it for a public one.
+PREFIX = "cytoplane.dev"
 _PATH = f"/{parts.VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PYTHON = [f"/{parts.VENV}/bin/python"]
 _ENVIRONMENT = {

@@ -1,0 +1,148 @@
+"""``python -m dataplane.node.keeper``: keeps the plugin and its entry on a node, and brings the agent its token.
+
+It runs beside the agent and has no right but to write two folders of the node. Each second it looks whether
+the chain of CNI plugins still ends with the platform's; other software rewrites that file too. While it
+isn't whole the node is tainted, so that no pod is put there that would wait or, worse, wouldn't have to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from dataplane.agent.pods.cluster import NAMESPACE, Cluster, ClusterError
+from dataplane.cni import build, chain
+from dataplane.node import requests
+from infra import config as installation
+from infra.config import Config
+
+log = logging.getLogger("cytoplane.keeper")
+LOOK_SECONDS = 1.0
+#: How often the cluster is asked what it thinks of this node.
+CLUSTER_SECONDS = 15.0
+#: How often an agent that has a certificate is looked after.
+TOKEN_SECONDS = 30.0
+#: Of the file that says that all is well; a probe looks at its age.
+READY = "keeper.ready"
+
+
+class Keeper:
+    """``binaries`` and ``configurations`` are the node's folders of CNI plugins and of their settings."""
+
+    def __init__(
+        self,
+        config: Config,
+        plugin: Path,
+        binaries: Path,
+        configurations: Path,
+        cluster: Cluster | None = None,
+    ) -> None:
+        self._config, self._plugin = config, plugin
+        self._binaries, self._configurations = binaries, configurations
+        self._cluster = cluster or Cluster(config)
+        self._socket = config.run / "cni.sock"
+        #: Whether the node is known to be tainted; None: not known.
+        self._tainted: bool | None = None
+        self._asked = self._leaving_asked = self._token_asked = float("-inf")
+        self._leaving = False
+
+    @property
+    def ready(self) -> Path:
+        return self._config.run / READY
+
+    def look(self) -> bool:
+        """Put back what is missing; whether the chain is whole now."""
+        try:
+            self._put_plugin()
+            changed = chain.install(self._configurations, self._socket)
+        except (chain.ChainError, OSError) as error:
+            log.warning("%s", error)
+            return False
+        if changed:
+            log.info("the plugin's entry is put into %s", self._configurations)
+        return True
+
+    def _put_plugin(self) -> None:
+        target = self._binaries / build.NAME
+        try:
+            same = target.stat().st_size == self._plugin.stat().st_size and os.access(target, os.X_OK)
+        except FileNotFoundError:
+            same = False
+        if not same or target.read_bytes() != self._plugin.read_bytes():
+            build.put(self._plugin, self._binaries)
+            log.info("the plugin is put into %s", self._binaries)
+
+    def taint(self, wanted: bool) -> None:
+        """Have the node tainted or not; asks the cluster when that changes, and now and then."""
+        now = time.monotonic()
+        if wanted == self._tainted and now - self._asked < CLUSTER_SECONDS:
+            return
+        self._asked = now
+        try:
+            requests.taint(self._cluster, self._config.node, wanted)
+            self._tainted = wanted
+        except ClusterError as error:
+            self._tainted = None
+            log.warning("the node's taint can't be changed: %s", error)
+
+    def token(self) -> None:
+        """Bring the agent its one-time token, if there is one; taken away once it is used."""
+        certificate = self._config.agent_dir / "client.cert"
+        now = time.monotonic()
+        if now - self._token_asked < (TOKEN_SECONDS if certificate.exists() else LOOK_SECONDS * 3):
+            return
+        self._token_asked = now
+        with contextlib.suppress(ClusterError):
+            place = self._config.agent_dir / "enrolment"
+            requests.bring_token(self._cluster, self._config.node, place, certificate)
+
+    def leaving(self) -> bool:
+        """Whether the chart is being taken away: then the entry goes too."""
+        now = time.monotonic()
+        if now - self._leaving_asked >= LOOK_SECONDS * 3:
+            self._leaving_asked = now
+            with contextlib.suppress(ClusterError):
+                self._leaving = requests.leaving(self._cluster)
+        return self._leaving
+
+    def leave(self) -> None:
+        """Take out what was put in. Pods of cells that are still there keep what they have."""
+        chain.remove(self._configurations)
+        (self._binaries / build.NAME).unlink(missing_ok=True)
+        self.ready.unlink(missing_ok=True)
+        self.taint(False)
+
+    def round(self) -> None:
+        if self.leaving():
+            self.leave()
+            return
+        whole = self.look()
+        self.taint(not whole)
+        if whole:
+            self.ready.touch()
+        else:
+            self.ready.unlink(missing_ok=True)
+        self.token()
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    config, environment = installation.load(), os.environ
+    folders: Any = (environment.get("CNI_BIN", "/opt/cni/bin"), environment.get("CNI_CONF", "/etc/cni/net.d"))
+    keeper = Keeper(config, config.cache / build.NAME, Path(folders[0]), Path(folders[1]))
+    log.info("keeping the chain in %s for namespace %s", folders[1], NAMESPACE)
+    while True:
+        try:
+            keeper.round()
+        except OSError as error:
+            log.warning("%s", error)
+        time.sleep(LOOK_SECONDS)
+
+
+if __name__ == "__main__":
+    main()
