@@ -297,6 +297,7 @@ class Agent:
                 if self._names is not None and self._names.refresh() and self.snapshot:
                     self._accept(self.snapshot)
                 node = self.health()
+                self.engine.noted(node)
                 healthfile.write(self.config, node, self.control.enrolled)
                 health_due = time.monotonic() + HEALTH_SECONDS
                 if self.snapshot and self._applied == self.snapshot["generation"] and not self.problems:

@@ -54,6 +54,9 @@ class Engine(Protocol):
     def problems(self) -> list[str]:
         """What is wrong with the engine, as sentences."""
 
+    def noted(self, health: dict[str, Any]) -> None:
+        """What the node says of itself, every few seconds."""
+
     def tidy(self, document: dict[str, Any]) -> None:
         """Take away what nothing needs any more; called now and then."""
 

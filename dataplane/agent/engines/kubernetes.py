@@ -25,6 +25,7 @@ from dataplane.agent.pods.others import Others
 from dataplane.agent.pods.placements import Said, believed
 from dataplane.agent.pods.server import Server
 from dataplane.client import write_private
+from dataplane.registry import grants
 from infra.config import Config
 
 log = logging.getLogger("cytoplane.agent")
@@ -166,6 +167,7 @@ class Kubernetes:
 
     def start(self, document: dict[str, Any]) -> None:
         """Other nodes' pods get their identities here; between all pods nothing is rewritten."""
+        grants.write(self.config, document)
         owners = {a: owner[0] for a, owner in document["boundary"]["addresses"].items()}
         here = {a for pod in self.local.pods().values() for a in (pod.v4, pod.v6)}
         pods = {
@@ -221,6 +223,13 @@ class Kubernetes:
 
     def problems(self) -> list[str]:
         return [text for text in (self._node_problem, self._publish_problem, self.others.problem) if text]
+
+    def noted(self, health: dict[str, Any]) -> None:
+        """The kubelet's probes of the agent look at a file: how old it is, and what it says."""
+        file = self.config.run / "agent" / "health.json"
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        said = {"healthy": health["healthy"], "problems": health["problems"]}
+        write_private(file, json.dumps(said, sort_keys=True).encode())
 
     def tidy(self, document: dict[str, Any]) -> None:
         """Images are kubelet's to remove."""

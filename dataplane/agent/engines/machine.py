@@ -108,6 +108,9 @@ class Machine:
     def problems(self) -> list[str]:
         return [] if podman.Podman(self.config).alive() else ["podman doesn't answer"]
 
+    def noted(self, health: dict[str, Any]) -> None:
+        """The control plane is told; nobody else asks here."""
+
     def tidy(self, document: dict[str, Any]) -> None:
         """Take away images that nothing runs any more."""
         wanted = {endpoint["process"]["image"] for endpoint in document["endpoints"]}

@@ -28,18 +28,25 @@ class PodTail(Tail):
     def __init__(self, replica: str, folder: Path, place: tuple[int, int] = (0, 0)) -> None:
         super().__init__(replica, folder / "0.log", place)
         self._folder = folder
+        #: Of the start whose file is being read: a file's inode may have been another's before. -1: not known.
+        self._start = -1
 
     def read(self) -> list[dict[str, Any]]:
         files = self._files()
-        at = next((n for n, (_, inode) in enumerate(files) if inode == self.place[0]), None)
+        known = (self._start, self.place[0])
+        at = next(
+            (n for n, (_, start, inode) in enumerate(files) if known in ((start, inode), (-1, inode))), None
+        )
         if at is None:
             if not files:
                 return []
             # Nothing that was read is left: from the oldest that is there.
-            at = 0
-        for path, inode in files[at:]:
-            if inode != self.place[0]:
+            at, known = 0, (-1, 0)
+        for path, start, inode in files[at:]:
+            if known not in ((start, inode), (-1, inode)):
                 self.place = (inode, 0)
+            self._start = start
+            known = (start, inode)
             lines, whole = self._read(path, inode)
             if lines or not whole:
                 return lines
@@ -61,8 +68,8 @@ class PodTail(Tail):
         finally:
             os.close(descriptor)
 
-    def _files(self) -> list[tuple[Path, int]]:
-        """What there is, the oldest first."""
+    def _files(self) -> list[tuple[Path, int, int]]:
+        """What there is, the oldest first: its path, which start it is of, its inode."""
         found = []
         try:
             entries = list(os.scandir(self._folder))
@@ -80,4 +87,4 @@ class PodTail(Tail):
                 found.append((order, Path(entry.path), entry.inode()))
             except OSError:
                 continue
-        return [(path, inode) for _, path, inode in sorted(found)]
+        return [(path, order[0], inode) for order, path, inode in sorted(found)]
