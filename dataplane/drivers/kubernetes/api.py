@@ -145,7 +145,10 @@ class Api:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
         params = {"container": container, "tailLines": lines, "limitBytes": 64 * 1024, "previous": previous}
         response = self._send("GET", path, params=params, headers={"Accept": "*/*"})
-        return response.text.splitlines()[-lines:] if response.is_success else []
+        # A node that has lost it says so in the log's place, with a status that says it went well.
+        if not response.is_success or response.text.startswith("unable to retrieve container logs"):
+            return []
+        return response.text.splitlines()[-lines:]
 
     def create(self, document: Object) -> bool:
         """Make an object; False if there is one already."""
