@@ -194,7 +194,10 @@ exec:
   command:
     - sh
     - -c
-    - test "$(( $(date +%s) - $(stat -c %Y /var/lib/cytoplane/run/web/{{ .part }}.alive) ))" -lt {{ .seconds }}
+    - >-
+      last=$(stat -c %Y /var/lib/cytoplane/run/web/{{ .part }}.alive 2>/dev/null || echo 0);
+      test $(( $(date +%s) - last )) -lt {{ .seconds }} ||
+      { echo "nothing was heard of it for {{ .seconds }} s"; exit 1; }
 {{- end }}
 
 {{- define "cytoplane.image" -}}
