@@ -1,14 +1,13 @@
-"""The agents' listener as an installation has it: Envoy with its settings, certificates, the agents'
-application, the image registry, and a node's client."""
+"""The agents' listener as an installation has it, and a node's client."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import shutil
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,76 +23,16 @@ from django.utils import timezone
 
 from dataplane.client import ControlPlane, NotEnrolled, Refused
 from dataplane.planes import authority, enrolment
-from dataplane.planes.agents_asgi import application
 from dataplane.planes.models import Certificate, Node
 from delivery import actions, machine
 from delivery.models import Build
-from infra import services, users
 from infra.config import Config
 from tests.dataplane import processes
+from tests.dataplane.listener import config  # noqa: F401  a fixture
 from tests.dataplane.planes.conftest import Bare
 from tests.factories import World
-from tests.services import Services
 
 pytestmark = pytest.mark.root
-NET = int(os.environ.get("CYTOPLANE_TEST_NET", "11"))
-
-
-@pytest.fixture(scope="module")
-def config(installation: Services) -> Iterator[Config]:
-    """The control gateway of an installation with a port of its own, in front of this process."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(users, "ids", lambda config, part="": processes.nobody())
-    with processes.folder("control") as home:
-        found = Config(home=home, net=NET, agents_port=processes.free_port())
-        for path in (
-            home / "control-gateway",
-            found.server_tls,
-            home / "registry",
-            found.web_socket.parent,
-            found.registry_socket.parent,
-        ):
-            services.owned(path, found, "", 0o755)
-        services.control_gateway(found)
-        services.registry(found)
-        _server_certificate(found.server_tls, authority.Authority())
-        with _web(found), _registry(found), _envoy(found):
-            yield found
-    patch.undo()
-
-
-def _server_certificate(folder: Path, signer: authority.Authority) -> None:
-    certificate, key = signer.issue_server(["localhost", "127.0.0.1"])
-    (folder / "server.key").write_bytes(authority.key_pem(key))
-    (folder / "server.pem").write_text(authority.pem(certificate))
-    (folder / "authority.pem").write_text(signer.pem)
-
-
-@processes.contextmanager
-def _web(config: Config) -> Iterator[None]:
-    server = uvicorn.Server(
-        uvicorn.Config(application, uds=str(config.web_socket), lifespan="off", log_level="warning")
-    )
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-    thread.start()
-    processes.await_true(lambda: processes.answers(config.web_socket), "the agents' application isn't ready")
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        thread.join(processes.SECONDS)
-
-
-def _registry(config: Config):  # type: ignore[no-untyped-def]
-    command = ["/usr/bin/docker-registry", "serve", str(config.home / "registry.yml")]
-    socket = config.registry_socket
-    return processes.process(command, config.home / "registry.log", lambda: processes.answers(socket))
-
-
-def _envoy(config: Config):  # type: ignore[no-untyped-def]
-    command = processes.envoy_command(config.home / "control-gateway" / "envoy.json")
-    port = config.agents_port
-    return processes.process(command, config.home / "envoy.log", lambda: processes.listens(port))
 
 
 @pytest.fixture
@@ -298,8 +237,8 @@ def test_a_known_client_gets_its_state_and_refusals_as_sentences(
         agent.post("/agent/report", {})
 
 
-def _ended(agent: ControlPlane) -> None:
-    """Replace the node's certificate by one that the authority signed and that has ended."""
+def _ended(agent: ControlPlane, days: int = 1) -> None:
+    """Replace the node's certificate by one that the authority signed and that ended some days ago."""
     signer = authority.Authority()
     key = serialization.load_pem_private_key(agent.key.read_bytes(), None)
     now = datetime.now(UTC)
@@ -309,24 +248,59 @@ def _ended(agent: ControlPlane) -> None:
         .issuer_name(signer.certificate.subject)
         .public_key(key.public_key())  # type: ignore[arg-type]
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=8))
-        .not_valid_after(now - timedelta(days=1))
+        .not_valid_before(now - timedelta(days=days + 7))
+        .not_valid_after(now - timedelta(days=days))
         .sign(signer._key, hashes.SHA256())
     )
     Certificate.objects.update(
-        fingerprint=authority.fingerprint(certificate), expires_at=now - timedelta(days=1)
+        fingerprint=authority.fingerprint(certificate), expires_at=now - timedelta(days=days)
     )
     agent.certificate.write_text(authority.pem(certificate))
 
 
-def test_an_ended_certificate_is_renewed_and_opens_nothing_else(config: Config, agent: ControlPlane) -> None:
-    _ended(agent)
-    with pytest.raises(Refused, match="expired"):
-        agent.post("/agent/report", {})
+@pytest.mark.parametrize("days", [1, 31])
+def test_an_ended_certificate_is_renewed_and_opens_nothing_else(
+    config: Config, agent: ControlPlane, days: int
+) -> None:
+    _ended(agent, days)
+    for path in ("/agent/report", "/agent/acknowledge"):
+        with pytest.raises(Refused, match="expired"):
+            agent.post(path, {})
+    with trusting(agent) as client:
+        assert client.get("/agent/desired").status_code == 401
+        assert client.get("/v2/").status_code == 401
     agent.renew_if_due()
     assert agent.post("/agent/report", {}) == {}
     fresh = x509.load_pem_x509_certificate(agent.certificate.read_bytes())
     assert Certificate.objects.filter(fingerprint=authority.fingerprint(fresh)).exists()
+
+
+def test_revoking_ends_a_poll_that_is_open(config: Config, agent: ControlPlane, bare: Bare) -> None:
+    answers: list[Refused] = []
+    begun = time.monotonic()
+
+    def poll() -> None:
+        try:
+            agent.get("/agent/desired", generation=0, wait=25)
+        except Refused as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    time.sleep(0.5)
+    assert thread.is_alive(), "there is nothing to tell, so it waits"
+    enrolment.revoke("somebody", Node.objects.get())
+    thread.join(10)
+    assert [answer.status for answer in answers] == [401]
+    assert time.monotonic() - begun < 10, "it didn't wait for the poll's own end"
+
+
+def test_a_server_of_another_name_isnt_spoken_to(config: Config, agent: ControlPlane) -> None:
+    """The authority's certificate alone isn't enough: it must be for the host that was dialled."""
+    # An address of the same listener that isn't in its certificate.
+    other = ControlPlane(agent.folder, config.control_plane.replace("localhost", "127.1"))
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED.*mismatch"):
+        other.post("/agent/report", {})
 
 
 def test_a_certificate_is_renewed_only_once_it_is_due(

@@ -1,0 +1,79 @@
+"""The agents' listener as an installation has it: Envoy with its settings, certificates, the agents'
+application, the image registry. Import ``config`` into a module of tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from dataplane.planes import authority
+from dataplane.planes.agents_asgi import application
+from infra import services, users
+from infra.config import Config
+from tests.dataplane import processes
+from tests.services import Services
+
+NET = int(os.environ.get("CYTOPLANE_TEST_NET", "11"))
+
+
+@pytest.fixture(scope="module")
+def config(installation: Services) -> Iterator[Config]:
+    """The control gateway of an installation with a port of its own, in front of this process."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(users, "ids", lambda config, part="": processes.nobody())
+    with processes.folder("control") as home:
+        found = Config(home=home, net=NET, agents_port=processes.free_port())
+        for path in (
+            home / "control-gateway",
+            found.server_tls,
+            home / "registry",
+            found.web_socket.parent,
+            found.registry_socket.parent,
+        ):
+            services.owned(path, found, "", 0o755)
+        services.control_gateway(found)
+        services.registry(found)
+        _server_certificate(found.server_tls, authority.Authority())
+        with _web(found), _registry(found), _envoy(found):
+            yield found
+    patch.undo()
+
+
+def _server_certificate(folder: Path, signer: authority.Authority) -> None:
+    certificate, key = signer.issue_server(["localhost", "127.0.0.1"])
+    (folder / "server.key").write_bytes(authority.key_pem(key))
+    (folder / "server.pem").write_text(authority.pem(certificate))
+    (folder / "authority.pem").write_text(signer.pem)
+
+
+@processes.contextmanager
+def _web(config: Config) -> Iterator[None]:
+    server = uvicorn.Server(
+        uvicorn.Config(application, uds=str(config.web_socket), lifespan="off", log_level="warning")
+    )
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread.start()
+    processes.await_true(lambda: processes.answers(config.web_socket), "the agents' application isn't ready")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(processes.SECONDS)
+
+
+def _registry(config: Config):  # type: ignore[no-untyped-def]
+    command = ["/usr/bin/docker-registry", "serve", str(config.home / "registry.yml")]
+    socket = config.registry_socket
+    return processes.process(command, config.home / "registry.log", lambda: processes.answers(socket))
+
+
+def _envoy(config: Config):  # type: ignore[no-untyped-def]
+    command = processes.envoy_command(config.home / "control-gateway" / "envoy.json")
+    port = config.agents_port
+    return processes.process(command, config.home / "envoy.log", lambda: processes.listens(port))
