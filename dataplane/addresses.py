@@ -36,6 +36,8 @@ IDENTITY_BUILDS = tuple(range(16, 16 + BUILD_SLOTS))
 
 NORTH_HTTP_PORT = 8080
 INDEX_PROXY_PORT = 3141
+#: Where gateways of a plane's nodes answer each other, at the node and at its gateway.
+GATEWAYS_PORT = 8444
 
 
 class Pair(NamedTuple):

@@ -60,6 +60,7 @@ table {table} {{
 		oifname != {veth} ip6 saddr {w6} ip6 daddr != @platform6 masquerade
 	}}
 	chain public {{
+{_between(config, veth, north)}
 		iifname != {veth} iifname != "lo" fib daddr type local tcp dport {port} meta nfproto ipv4 dnat ip to {north.v4}:{inner}
 		iifname != {veth} iifname != "lo" fib daddr type local tcp dport {port} meta nfproto ipv6 dnat ip6 to [{north.v6}]:{inner}
 	}}
@@ -70,6 +71,15 @@ table {table} {{
 """,
         ]
     )
+
+
+def _between(config: Config, veth: str, north: addresses.Pair) -> str:
+    """What other nodes' gateways say to this node's arrives there."""
+    if config.engine != "kubernetes":
+        return ""
+    here = f'iifname != {veth} iifname != "lo" fib daddr type local tcp dport {addresses.GATEWAYS_PORT}'
+    return f"""		{here} meta nfproto ipv4 dnat ip to {north.v4}:{addresses.GATEWAYS_PORT}
+		{here} meta nfproto ipv6 dnat ip6 to [{north.v6}]:{addresses.GATEWAYS_PORT}"""
 
 
 def _direct(config: Config, veth: str) -> str:

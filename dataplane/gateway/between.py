@@ -11,24 +11,63 @@ backends and no further. Pure functions of desired state with ``around``, which 
 
 from __future__ import annotations
 
+import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cells.boundary.model import ALLOW, INGRESS, RULE_NORTH
 from dataplane import addresses
 from dataplane.gateway import envoy
 from infra.config import Config
 
-#: Where a node's gateway answers the others, on its north address and on the node itself.
-PORT = 8444
+PORT = addresses.GATEWAYS_PORT
 #: File in the gateway's folder with its certificate and key, for Envoy alone.
 IDENTITY = "between.json"
 #: Seconds after which a node that confirms nothing of what it was sent is taken for gone.
 UNCONFIRMED = 4
 _TLS = f"{envoy.TYPE}.extensions.transport_sockets.tls.v3"
+_TCP = socket.IPPROTO_TCP
+#: What other nodes are to this one's kernel.
+_FROM = (addresses.IDENTITY_WORLD, addresses.IDENTITY_NODE)
 _OWN = "own"
 #: An endpoint's metadata that tells other nodes from the own one.
 _ELSEWHERE = "elsewhere"
+
+
+def joined(
+    document: dict[str, Any], own: str, nodes: Mapping[str, Sequence[str]], authority: str
+) -> dict[str, Any]:
+    """Desired state that says where replicas are (``placements``), with what gateways need to meet.
+
+    ``nodes``: other nodes and their addresses, of which the first counts. The kernel lets the north
+    gateway's identity reach those at one port, and be reached there; who it is they settle by TLS.
+    """
+    others = {node: found[0] for node, found in sorted(nodes.items()) if found and node != own}
+    boundary = document["boundary"]
+    identities = dict(boundary["identities"])
+    north = identities.get(str(addresses.IDENTITY_GATEWAY_NORTH))
+    if north is not None:
+        meeting = [[remote, PORT, _TCP, INGRESS, ALLOW, RULE_NORTH] for remote in _FROM]
+        ways = [[_single(address), PORT, _TCP, ALLOW, RULE_NORTH] for address in sorted(set(others.values()))]
+        identities[str(addresses.IDENTITY_GATEWAY_NORTH)] = {
+            **north,
+            "policy": [*north["policy"], *meeting],
+            "external": [*north["external"], *ways],
+        }
+    around = {
+        "own": own,
+        "places": document["placements"],
+        "nodes": others,
+        "peers": document.get("gateways", []),
+        "authority": authority,
+    }
+    gateway = {**boundary["gateway"], "around": around}
+    return {**document, "boundary": {**boundary, "identities": identities, "gateway": gateway}}
+
+
+def _single(address: str) -> str:
+    return f"{address}/{ipaddress.ip_address(address).max_prefixlen}"
 
 
 def split(gateway: dict[str, Any], serving: set[str] | None, ready: bool = True) -> dict[str, Any]:

@@ -7,12 +7,13 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from dataplane.client import RENEW_AFTER, ControlPlane, write_private
+from dataplane.client import RENEW_AFTER, ControlPlane, Refused, write_private
 from dataplane.gateway import between
 from infra.config import Config
 
@@ -23,6 +24,18 @@ class Identity:
     def __init__(self, config: Config, control: ControlPlane) -> None:
         self._control = control
         self.file = config.gateway_dir / between.IDENTITY
+        #: Why there is none or the one there is gets old, as a sentence.
+        self.problem = ""
+
+    def keep(self) -> bool:
+        """``renew_if_due`` for somebody who has more to do; what went wrong is ``problem``."""
+        try:
+            fresh = self.renew_if_due()
+            self.problem = ""
+            return fresh
+        except (httpx.HTTPError, Refused, OSError) as error:
+            self.problem = f"the gateway gets no certificate for other nodes: {error}"
+            return False
 
     def renew_if_due(self) -> bool:
         """Get a certificate if there is none or two thirds of its life are over; whether one was got.

@@ -12,7 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from controlplane.errors import CytoplaneError
-from dataplane.planes import authority
+from dataplane.planes import authority, gateways
 from dataplane.planes.models import Certificate, EnrolmentToken, Node, Plane
 from tenants import audit
 from tenants.policy import Actor
@@ -115,7 +115,9 @@ def enrol(token: str, csr_pem: str, name: str, facts: dict) -> tuple[Node, str, 
         tenant=row.plane.owner if row.plane else None,
         changes={"kind": row.kind},
     )
-    return node, *_certify(node, csr_pem)
+    made = _certify(node, csr_pem)
+    gateways.changed(row.plane)
+    return node, *made
 
 
 def _only_one(plane: Plane, kind: str, name: str) -> None:
@@ -161,6 +163,7 @@ def revoke(acting: Actor | str, nodes: Node | Iterable[Node]) -> None:
         audit.record(acting, "node.revoke", node, tenant=tenant)
         if node.plane_id:
             _wake(node.plane_id)
+            gateways.changed(node.plane)
 
 
 def _wake(plane_id: int) -> None:

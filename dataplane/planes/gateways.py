@@ -13,8 +13,9 @@ from cryptography import x509
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_POST
 
+from cells.boundary.incremental import PLATFORM
 from controlplane.errors import CytoplaneError
-from dataplane.planes import authority
+from dataplane.planes import actions, authority
 from dataplane.planes.identity import node_view
 from dataplane.planes.models import Node, Plane
 
@@ -25,6 +26,17 @@ LIFETIME = timedelta(days=90)
 def name(plane_id: int, node_id: int) -> str:
     """Of a node's gateway, as it stands in its certificate."""
     return f"cytoplane://plane/{plane_id}/gateway/{node_id}"
+
+
+def meet(plane: Plane) -> bool:
+    """Whether the plane may have several nodes."""
+    return plane.engine == Plane.Engine.KUBERNETES
+
+
+def changed(plane: Plane | None) -> None:
+    """A node has come or was revoked: the others are told by desired state."""
+    if plane is not None and meet(plane):
+        actions.touch(plane, [PLATFORM])
 
 
 def peers(plane: Plane) -> list[str]:

@@ -19,7 +19,7 @@ from cells.boundary.compiler import compile_cell, compile_platform
 from cells.boundary.incremental import PLATFORM, as_consumer, as_provider, faces
 from cells.boundary.model import Boundary, Cell
 from cells.boundary.plain import restore
-from dataplane.planes import documents, edge, reading, topology
+from dataplane.planes import documents, edge, gateways, reading, topology
 from dataplane.planes.models import Plane, Unit
 from infra.config import Config
 from projects.models import Connection, Workload
@@ -71,7 +71,8 @@ class Work:
         """The unit that is no cell's."""
         self._remember({PLATFORM})
         document = _document([], compile_platform(self._platform))
-        return Made(PLATFORM, {**document, "edge": edge.document()})
+        more = {"gateways": gateways.peers(self.plane)} if gateways.meet(self.plane) else {}
+        return Made(PLATFORM, {**document, "edge": edge.document(), **more})
 
     # What a change reaches.
     def reached(self, changed: Numbers) -> list[Made]:
