@@ -27,6 +27,8 @@ from infra.config import Config
 
 log = logging.getLogger("cytoplane.agent")
 
+#: Reach what they are given, in the floor too: servers of names, other nodes' gateways.
+_ABOVE_FLOOR = frozenset({addresses.IDENTITY_RESOLVER, addresses.IDENTITY_GATEWAY_NORTH})
 #: Stands for every identity.
 ANYBODY = 0
 
@@ -327,7 +329,7 @@ class Kernel:
                         entry["cell"],
                         [Policy(*p) for p in entry["policy"]],
                         [*(External(*e) for e in entry["external"]), *self._upstream(identity, boundary)],
-                        above_floor=identity == addresses.IDENTITY_RESOLVER,
+                        above_floor=identity in _ABOVE_FLOOR,
                     )
                 except OSError as error:
                     failures.append(refusal(f"the rules of identity {identity}", error))

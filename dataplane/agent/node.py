@@ -23,6 +23,7 @@ from dataplane.agent.outbox import Outbox
 from dataplane.agent.watch import Watch
 from dataplane.client import ControlPlane, NotEnrolled, Refused
 from dataplane.gateway.files import Gateway
+from dataplane.gateway.identity import Identity
 from infra.config import Config
 
 log = logging.getLogger("cytoplane.agent")
@@ -48,6 +49,7 @@ class Agent:
         self.config = config
         self.control = ControlPlane(config.agent_dir, config.control_plane)
         self.gateway = Gateway(config)
+        self._gateways = Identity(config, self.control)
         self.edge = edge.Guard(config)
         self.engine = engines.make(config, self.control, self._phase_changed, self._again)
         self.snapshot: dict[str, Any] | None = None
@@ -126,6 +128,8 @@ class Agent:
             try:
                 self.control.enrol(self.config.node, facts())
                 self.control.renew_if_due()
+                if self.config.engine == "kubernetes" and self._gateways.keep():
+                    self._again()
                 have = self._state
                 answer = self.control.get(
                     "/agent/desired", generation=have.generation, mark=have.mark, wait=POLL_SECONDS
@@ -372,6 +376,7 @@ class Agent:
         problems += [self._refused] if self._refused else []
         problems += self.edge.problems
         problems += self.engine.problems()
+        problems += [self._gateways.problem] if self._gateways.problem else []
         if not self.gateway.healthy():
             problems.append("the gateway doesn't answer")
         return {

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from bpf.attach import NotOurs
@@ -25,6 +26,7 @@ from dataplane.agent.pods.others import Others
 from dataplane.agent.pods.placements import Said, believed
 from dataplane.agent.pods.server import Server
 from dataplane.client import write_private
+from dataplane.gateway import between
 from dataplane.registry import grants
 from infra.config import Config
 
@@ -150,6 +152,8 @@ class Kubernetes:
         own = (self.config.workloads4, self.config.services4, self.config.workloads6, self.config.services6)
         placements = believed(said, document["endpoints"], self.config.cluster_ranges, own)
         found = adapt.adapt(document, placements, self._floor(said))
+        nodes = {each.node: each.addresses for each in said}
+        found = between.joined(found, self.config.node, nodes, _text_of(self.config.agent_dir / "ca.crt"))
         with self._lock:
             self._adapted = (document, moves, found)
             self._probed = adapt.probes(document["endpoints"])
@@ -254,6 +258,13 @@ class Kubernetes:
             except Exception as error:  # the next round must come
                 log.exception("sweeping pods failed")
                 self._publish_problem = f"the node's pods can't be looked at: {error}"
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 def _single(address: str) -> str:
