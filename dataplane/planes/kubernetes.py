@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cryptography.exceptions import InvalidTag
-from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -12,6 +11,7 @@ from controlplane.errors import CytoplaneError, not_found
 from dataplane import addresses
 from dataplane.drivers import Denied, Driver, DriverError, Unreachable
 from dataplane.drivers.kubernetes import InvalidKubeconfig, Kubeconfig, Kubernetes, Site
+from dataplane.planes import ranges
 from dataplane.planes.models import Plane
 from tenants import audit, keys, names
 from tenants.models import Tenant
@@ -92,11 +92,12 @@ def _clause(error: DriverError) -> str:
 
 def site_of(plane: Plane) -> Site:
     """What pods on the plane have to know of the platform."""
-    config = settings.CONFIG
+    config = ranges.config_of(plane)
     resolver = addresses.workload(config, addresses.RESOLVER)
     return Site(
         registry=f"127.0.0.1:{config.registry_port}",
         resolvers=(resolver.v4, resolver.v6),
+        check_image=config.check_image,
     )
 
 

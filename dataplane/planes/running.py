@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.conf import settings
-
-from dataplane.planes import documents, reading, snapshots
+from dataplane.planes import documents, ranges, reading, snapshots
 from dataplane.planes.models import Plane
 
 
 def of_cell(plane: Plane, number: int) -> tuple[dict[str, Any], ...]:
     """The entries of the cell's replicas, from the rows of this moment. They hold secrets."""
     rows = reading.read(plane, {number})
-    entries = documents.endpoints(rows, settings.CONFIG).get(number, [])
+    entries = documents.endpoints(rows, ranges.config_of(plane)).get(number, [])
     return tuple(snapshots.fill({str(number): {"endpoints": entries}})[str(number)]["endpoints"])

@@ -31,6 +31,7 @@ KINDS = {
     "Secret": ("secrets", True),
     "Deployment": ("deployments", True),
     "PodDisruptionBudget": ("poddisruptionbudgets", True),
+    "RoleBinding": ("rolebindings", True),
 }
 #: What is looked at, and belongs to no chart.
 SEEN = {

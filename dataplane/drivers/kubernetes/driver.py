@@ -68,6 +68,7 @@ class Kubernetes:
                 # What runs needs its secrets, and those the namespace.
                 helm.install(cell.location, {**wanted, "workloads": []})
                 record, there = newest(api, cell.location), True
+                secrets.reachable(api, cell)
             if there:
                 secrets.keep(api, cell, self._site)
             if record is None or not record.made_from(self._chart, wanted):
@@ -159,7 +160,13 @@ def values(cell: PlacedCell, site: Site = _NOWHERE) -> dict[str, Any]:
         "check": {"image": site.check_image, "arguments": list(site.check_arguments)},
         "priorityClass": site.priority_class,
         "userNamespaces": site.user_namespaces,
+        "access": _access(site),
     }
+
+
+def _access(site: Site) -> dict[str, str]:
+    namespace, _, account = site.account.partition("/")
+    return {"role": site.role if account else "", "account": account, "namespace": namespace}
 
 
 def _namespace(api: Api, cell: PlacedCell) -> Object | None:
