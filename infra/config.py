@@ -72,6 +72,9 @@ class Config:
     portal_origin: str = ""
     #: Addresses that the portal listens on, separated by commas; "": the loopback ones.
     portal_bind: str = ""
+    #: Folder of repositories and source archives, which every web and worker process shares; "": the state
+    #: directory.
+    shared_dir: str = ""
     #: Package index of builds; "" takes pip's own setting, else the public one.
     index_url: str = ""
     #: Private networks that tenants may declare egress to, separated by commas. All others are floor.
@@ -214,7 +217,12 @@ class Config:
     @property
     def git_dir(self) -> Path:
         """Bare repositories: ``<tenant id>/<project id>.git``."""
-        return self.home / "git"
+        return Path(self.shared_dir or self.home) / "git"
+
+    @property
+    def archives_dir(self) -> Path:
+        """Sources of pushes whose builds aren't done."""
+        return Path(self.shared_dir or self.home) / "archives"
 
     @property
     def server_tls(self) -> Path:
@@ -300,6 +308,7 @@ def load(home: str | os.PathLike | None = None) -> Config:
         portal_tls=_default("portal_tls", values, 0),
         portal_origin=_default("portal_origin", values, ""),
         portal_bind=_default("portal_bind", values, ""),
+        shared_dir=_default("shared_dir", values, ""),
         index_url=_default("index_url", values, ""),
         open_networks=_default("open_networks", values, ""),
         loader=_default("loader", values, "auto"),

@@ -93,6 +93,7 @@ def write_config(config: Config) -> None:
         f"portal_tls = {config.portal_tls}",
         f'portal_origin = "{config.portal_origin}"',
         f'portal_bind = "{config.portal_bind}"',
+        f'shared_dir = "{config.shared_dir}"',
         f'index_url = "{config.index_url}"',
         f'open_networks = "{config.open_networks}"',
         f'dns_servers = "{config.dns_servers}"',

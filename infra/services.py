@@ -36,7 +36,7 @@ def folders(config: Config) -> None:
     owned(config.logs, config, None, 0o700)
     owned(config.secrets, config, "", 0o700)
     owned(config.git_dir, config, "", 0o700)
-    owned(config.home / "archives", config, "", 0o700)
+    owned(config.archives_dir, config, "", 0o700)
     owned(config.home / "static", config, "", 0o755)
     owned(config.home / "registry", config, "-reg", 0o700)
     owned(config.home / "postgres", config, "-db", 0o700)

@@ -27,6 +27,7 @@ _OURS = (
     *("HOME", "NET", "PORTAL_PORT", "APPS_PORT", "AGENTS_PORT", "APPS_DOMAIN", "PORTAL_HOST", "PORTAL_TLS"),
     *("DATABASE", "DATABASE_USER", "DATABASE_HOST", "DATABASE_PORT", "REDIS", "SECRET_KEY", "STATIC"),
     *("DATABASE_PASSWORD", "DATABASE_TLS", "DATABASE_CA", "REDIS_HOST", "PORTAL_ORIGIN", "PORTAL_BIND"),
+    "SHARED_DIR",
 )
 #: Whom PostgreSQL (which refuses to run as root) and Redis run as when the tests are root's.
 _USER = "postgres"

@@ -91,7 +91,7 @@ def git(
 
 def archive_path(name: str) -> Path:
     """Where a source archive lies; ``name`` is one that ``store`` made."""
-    return settings.CONFIG.home / "archives" / Path(name).name
+    return settings.CONFIG.archives_dir / Path(name).name
 
 
 def store(path: Path, commit: str, quarantine: dict[str, str]) -> str:

@@ -123,6 +123,7 @@ capabilities:
 - { name: DJANGO_SETTINGS_MODULE, value: controlplane.settings }
 - { name: CYTOPLANE_HOME, value: /var/lib/cytoplane }
 - { name: CYTOPLANE_STATIC, value: /usr/lib/cytoplane/static }
+- { name: CYTOPLANE_SHARED_DIR, value: /var/lib/cytoplane/shared }
 - { name: CYTOPLANE_NET, value: {{ .Values.net | quote }} }
 - { name: CYTOPLANE_PORTAL_HOST, value: {{ $portal.hostname | quote }} }
 - { name: CYTOPLANE_PORTAL_ORIGIN, value: {{ .Values.portal.url | quote }} }
