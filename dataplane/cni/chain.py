@@ -27,7 +27,8 @@ def _read(file: Path) -> dict[str, Any]:
         document = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise ChainError(f"{file} can't be read: {error}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("plugins"), list):
+    plugins = document.get("plugins") if isinstance(document, dict) else None
+    if not isinstance(plugins, list) or not all(isinstance(plugin, dict) for plugin in plugins):
         raise ChainError(f"{file} isn't a list of plugins (.conflist), which nothing can be chained to")
     return document
 
