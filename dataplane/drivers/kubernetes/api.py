@@ -39,6 +39,7 @@ SEEN = {
     "Event": ("events", True),
     "Node": ("nodes", False),
     "Lease": ("leases", True),
+    "RoleBinding": ("rolebindings", True),
 }
 
 
