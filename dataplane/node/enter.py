@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -41,6 +42,8 @@ def _connected() -> bool:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # Until it is the command; as the first process of a container it would be asked in vain.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     arguments = sys.argv[1:]
     if len(arguments) < 5 or arguments[3] != "--":
         raise SystemExit("usage: python -m dataplane.node.enter NAMESPACE USER FILE -- COMMAND…")

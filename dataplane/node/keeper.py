@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,8 @@ class Keeper:
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # As the first process of a container it would otherwise be asked in vain.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     config, environment = installation.load(), os.environ
     folders: Any = (environment.get("CNI_BIN", "/opt/cni/bin"), environment.get("CNI_CONF", "/etc/cni/net.d"))
     keeper = Keeper(config, config.cache / build.NAME, Path(folders[0]), Path(folders[1]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 
 from dataplane import addresses
 from dataplane.resolver import denials, lessons
@@ -14,6 +16,8 @@ from infra import config as installation
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # As the first process of a container it would otherwise be asked in vain.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     config = installation.load()
     own = addresses.workload(config, addresses.RESOLVER)
     table = Table(config.resolver_dir / "table.json")
