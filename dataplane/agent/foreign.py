@@ -8,6 +8,7 @@ node's end would lead them past the programs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -143,20 +144,35 @@ def introduce_foreign(
         for text in (address.v4, address.v6):
             if text:
                 tables.set_address(text, address.identity, found.ifindex)
-    _hold_neighbours(config, found)
+    if found.bridge:
+        _hold_port(found)
+        hold_neighbours(config, [found])
 
 
-def _hold_neighbours(config: Config, found: Foreign) -> None:
-    """Where a bridge's other ports may lie, bridge and node don't learn who has the pod's addresses: they are told."""
-    if not found.bridge:
-        return
-    bridge, own = socket.if_indextoname(found.bridge), found.mac.hex(":")
-    entry = ["bridge", "fdb", "replace", own, "dev", found.ifname, "master", "static", "sticky"]
-    done = subprocess.run(entry, text=True, capture_output=True, check=False)
+def _hold_port(found: Foreign) -> None:
+    """Its bridge learns from nobody else where the pod's hardware address is."""
+    command = ["bridge", "fdb", "replace", found.mac.hex(":"), "dev", found.ifname]
+    done = subprocess.run(
+        [*command, "master", "static", "sticky"], text=True, capture_output=True, check=False
+    )
     if done.returncode:
         raise NetworkError(done.stderr.strip() or "the bridge doesn't take an entry")
-    told = f"lladdr {own} dev {bridge} nud permanent protocol {_TOLD + config.net}"
-    ip([f"neigh replace {text} {told}" for text in found.addresses])
+
+
+def hold_neighbours(config: Config, pods: Iterable[Foreign]) -> None:
+    """Where a bridge's other ports may lie, the node doesn't learn who has the pods' addresses: it is told.
+
+    The kernel forgets it when a bridge gets another hardware address, which a new port may do: to be told
+    again from time to time. Raises ``NetworkError``.
+    """
+    lines = []
+    for pod in pods:
+        with contextlib.suppress(OSError):  # a bridge that is gone has no neighbours
+            told = f"lladdr {pod.mac.hex(':')} dev {socket.if_indextoname(pod.bridge)}"
+            told += f" nud permanent protocol {_TOLD + config.net}"
+            lines += [f"neigh replace {text} {told}" for text in pod.addresses]
+    if lines:
+        ip(lines)
 
 
 def _let_neighbours_go(found: Foreign) -> None:

@@ -11,16 +11,17 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bpf.tables import INGRESS, External, Flow, Policy, Service, Tables
+from bpf.tables import External, Flow, Policy, Service, Tables
 from cells.boundary import Topology, compile_topology
 from dataplane import addresses
-from dataplane.agent import network, selftest, upgrade, upstreams
+from dataplane.agent import network, parts, selftest, upgrade, upstreams
 from dataplane.agent.balancing import services as in_service
 from dataplane.agent.connections import Backend as Gone
 from dataplane.agent.connections import Connections
-from dataplane.agent.following import Rules, platforms
+from dataplane.agent.following import Rules
 from dataplane.agent.limits import apply as apply_limits
 from dataplane.agent.limits import usage as usage_of
 from infra.config import Config
@@ -103,14 +104,16 @@ class Kernel:
         self.config = config
         self._lock = threading.RLock()
         self._tables = Tables(config)
+        #: For figures, which may take their time: no change of policy waits for them.
+        self._reader, self._reading = self._tables.reader(), threading.Lock()
         self.connections = Connections(config)
         self._leaving: list[Gone] = []
-        #: Services in force; None: to be looked at one by one.
-        self._served: dict[bytes, Service] | None = None
-        #: Identity → those that may call it.
-        self._callers: dict[str, tuple[int, ...]] = {}
-        #: Limits in force; None: to be looked at one by one.
-        self._limits: dict[str, Any] | None = None
+        #: Services in force, by hashes of what they are; None: to be looked at one by one.
+        self._served: dict[bytes, int] | None = None
+        #: What those were made of, where that is known without a look.
+        self._served_of: tuple[bytes, int] | None = None
+        #: Limits in force, or a stamp of them; None: to be looked at one by one.
+        self._limits: Any = None
         #: Everything of the last boundary is in force.
         self._followed = False
         #: Identities whose rules are those of a later generation, and of which.
@@ -230,6 +233,12 @@ class Kernel:
                 network.release_foreign(self._tables, known)
         self.connections.removed(name)
 
+    def hold_neighbours(self) -> None:
+        """Tell the node again who has its pods' addresses, where a bridge's other ports may lie."""
+        with self._lock:
+            pods = [k for k in self._known.values() if isinstance(k, network.Foreign) and k.bridge]
+            network.hold_neighbours(self.config, pods)
+
     def forget_interface(self, ifindex: int) -> None:
         """Forget an interface that is gone, which no namespace of this agent has."""
         with self._lock:
@@ -262,7 +271,7 @@ class Kernel:
     def backend_left(self, name: str, identity: int, pair: tuple[str, str], *, stuck: bool = False) -> None:
         """End the sockets that wait for a replica, once no service leads to it any more."""
         with self._lock:
-            peers = frozenset(self._callers.get(str(identity), ()))
+            peers = self._tables.callers(identity)
             self._leaving.append(Gone(name, pair, peers, stuck))
 
     # Desired state.
@@ -294,7 +303,7 @@ class Kernel:
         self._changed(changed)
 
     def apply(
-        self, boundary: dict[str, Any], rules: Rules | None = None, generation: int | None = None
+        self, boundary: Mapping[str, Any], rules: Rules | None = None, generation: int | None = None
     ) -> None:
         """Floor, identities and the gateway's addresses. Additions come before what needs them.
 
@@ -311,17 +320,17 @@ class Kernel:
             self._declared_floor = [(n, r) for n, r in boundary["floor"] if not self._own(n)]
             self._set_floor(own)
             self._gateway_addresses(boundary)
-            wanted = set()
             only = rules if self._followed else None
             self._followed = False
             self._ahead = {
                 t: at for t, at in self._ahead.items() if generation is not None and at > generation
             }
-            for text, entry in boundary["identities"].items():
+            wanted, gone = self._concerned(boundary["identities"], only)
+            kept = set()
+            for text, entry in wanted:
                 identity = int(text)
-                wanted.add(identity)
-                known = only is not None and text not in only and not platforms(identity)
-                if known or text in self._ahead:
+                kept.add(identity)
+                if text in self._ahead:
                     continue
                 try:
                     different = self._tables.apply_identity(
@@ -336,19 +345,16 @@ class Kernel:
                     continue
                 if different:
                     changed.add(identity)
-            for identity in self._tables.identities() if only is None else map(int, only):
+            for identity in self._tables.identities() if gone is None else gone:
                 apart = identity in addresses.IDENTITY_SELFTEST or str(identity) in self._ahead
-                if identity not in wanted and not apart:
+                if identity not in kept and not apart:
                     self._tables.remove_identity(identity)
                     changed.add(identity)
-            self._callers = {
-                text: tuple({rule[0] for rule in entry["policy"] if rule[3] == INGRESS})
-                for text, entry in boundary["identities"].items()
-            }
-            if self._limits != boundary.get("limits", {}):
+            limits = parts.stamp(boundary, "limits") or boundary.get("limits", {})
+            if self._limits != limits:
                 try:
                     apply_limits(self._tables, boundary)
-                    self._limits = boundary.get("limits", {})
+                    self._limits = limits
                 except OSError as error:
                     failures.append(refusal("the limits of components", error))
             self._followed = not failures
@@ -356,12 +362,29 @@ class Kernel:
         if failures:
             raise KernelError(f"{'; '.join(failures[:3])} ({len(failures)} refused)")
 
+    @staticmethod
+    def _concerned(
+        identities: Mapping[str, dict[str, Any]], only: Rules | None
+    ) -> tuple[Iterable[tuple[str, dict[str, Any]]], list[int] | None]:
+        """Those to be looked at, the platform's own among them, and those that are gone; None: all others."""
+        known = identities if isinstance(identities, parts.Identities) else None
+        if only is None:
+            return known.stream() if known is not None else identities.items(), None
+        ours = (
+            known.platforms()
+            if known is not None
+            else {text: entry for text, entry in identities.items() if parts.platforms(int(text))}
+        )
+        cells = {text: entry for text, entry in only.items() if not parts.platforms(int(text))}
+        present = {text: entry for text, entry in cells.items() if entry is not None}
+        return {**ours, **present}.items(), [int(text) for text in cells.keys() - present.keys()]
+
     def _changed(self, identities: set[int]) -> None:
         """Have the connections of these looked at; not by tables that aren't filled yet."""
         if not self.holding:
             self.connections.changed(identities)
 
-    def _upstream(self, identity: int, boundary: dict[str, Any]) -> list[External]:
+    def _upstream(self, identity: int, boundary: Mapping[str, Any]) -> list[External]:
         """What the resolver may ask outside, if anybody declares names there."""
         if identity != addresses.IDENTITY_RESOLVER or not boundary.get("external_names"):
             return []
@@ -395,7 +418,7 @@ class Kernel:
         own = (self.config.workloads4, self.config.services4, self.config.workloads6, self.config.services6)
         return network_text in {str(n) for n in own}
 
-    def _gateway_addresses(self, boundary: dict[str, Any]) -> None:
+    def _gateway_addresses(self, boundary: Mapping[str, Any]) -> None:
         pairs: dict[int, list[str]] = {}
         for address, (identity, part) in boundary["addresses"].items():
             if part == "gateway" and identity != addresses.IDENTITY_GATEWAY_NORTH:
@@ -419,9 +442,27 @@ class Kernel:
         network.set_addresses(self._tables, namespace, new, gone)
         self._gateway_extra = wanted
 
-    def set_services(self, services: list[dict[str, Any]], serving: set[str] | None) -> int:
-        """Services with the backends that may serve; the number that changed."""
-        found = in_service(services, serving)
+    def set_services(
+        self, services: Iterable[dict[str, Any]], serving: set[str] | None, stamp: bytes | None = None
+    ) -> int:
+        """Services with the backends that may serve; the number that changed.
+
+        ``stamp``: another value where the services are others, if that is known.
+        """
+        made_of = None if stamp is None else (stamp, hash(serving if serving is None else frozenset(serving)))
+        with self._lock:
+            same = made_of is not None and self._served is not None and self._served_of == made_of
+        number = 0 if same else self._put_services(services, serving, made_of)
+        with self._lock:
+            leaving, self._leaving = self._leaving, []
+        for gone in leaving:
+            self.connections.left(gone)
+        return number
+
+    def _put_services(
+        self, services: Iterable[dict[str, Any]], serving: set[str] | None, made_of: tuple[bytes, int] | None
+    ) -> int:
+        found = in_service(list(services), serving)
         found += selftest.services(self.config)
         wanted = {service.key: service for service in found}
         with self._lock:
@@ -433,14 +474,12 @@ class Kernel:
                     number = self._set_services(before, wanted)
             except OSError as error:
                 raise KernelError(refusal("the services", error)) from error
-            self._served = wanted
-            leaving, self._leaving = self._leaving, []
-        for gone in leaving:
-            self.connections.left(gone)
+            self._served = {key: hash(service) for key, service in wanted.items()}
+            self._served_of = made_of
         return number
 
-    def _set_services(self, before: dict[bytes, Service], wanted: dict[bytes, Service]) -> int:
-        different = [service for key, service in wanted.items() if before.get(key) != service]
+    def _set_services(self, before: dict[bytes, int], wanted: dict[bytes, Service]) -> int:
+        different = [service for key, service in wanted.items() if before.get(key) != hash(service)]
         gone = before.keys() - wanted.keys()
         for service in different:
             self._tables.set_service(service)
@@ -449,16 +488,16 @@ class Kernel:
         return len(different) + len(gone)
 
     # What the kernel says.
-    def usage(self, boundary: dict[str, Any]) -> dict[str, int]:
+    def usage(self, boundary: Mapping[str, Any]) -> dict[str, int]:
         """What the components of desired state use of their limits: open connections by identity."""
-        with self._lock:
-            return usage_of(self._tables, boundary)
+        with self._reading:
+            return usage_of(self._reader, boundary)
 
     def flows(self) -> list[Flow]:
-        with self._lock:
+        with self._reading:
             # A build's are its builder's to take: they belong into that build's log.
             apart = {*addresses.IDENTITY_BUILDS, *addresses.IDENTITY_SELFTEST}
-            return self._tables.drain_flows(lambda source: source not in apart)
+            return self._reader.drain_flows(lambda source: source not in apart)
 
     def interfaces(self) -> dict[int, str]:
         """Host sides of the namespaces that are in the tables, with the names of those."""
@@ -467,8 +506,8 @@ class Kernel:
 
     def counters(self) -> dict[str, int]:
         """Failures that the programs counted since they were loaded."""
-        with self._lock:
-            return self._tables.counters()
+        with self._reading:
+            return self._reader.counters()
 
     def selftest(self) -> list[str]:
         """Make the live test; what doesn't work, as sentences."""
@@ -476,17 +515,19 @@ class Kernel:
             asker, answerer = (self._known[f"selftest-{number}"].path for number in (0, 1))
         # Twice before it is believed: a machine that is very busy may just have been late.
         problems = selftest.run(self.config, asker, answerer) and selftest.run(self.config, asker, answerer)
-        with self._lock:
-            self._tables.drain_flows(lambda source: source in addresses.IDENTITY_SELFTEST)
+        with self._reading:
+            self._reader.drain_flows(lambda source: source in addresses.IDENTITY_SELFTEST)
         return problems
 
     def health(self) -> list[str]:
         """What is wrong with the kernel side, as sentences."""
         with self._lock:
-            problems = []
-            for name, share in self._tables.pressure().items():
-                if share > 0.9:
-                    problems.append(f"the kernel table `{name}` is {share:.0%} full")
+            shares = self._tables.filled()
+        with self._reading:
+            shares |= self._reader.counted()
+        problems = [
+            f"the kernel table `{n}` is {share:.0%} full" for n, share in shares.items() if share > 0.9
+        ]
         if self.connections.problem:
             problems.append(self.connections.problem)
         return problems

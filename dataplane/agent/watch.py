@@ -80,6 +80,7 @@ class Watch:
         for ifindex in filters.repair(self._config, places):
             name = places[ifindex]
             self._note(f"the programs on the interface of {name} had been taken away and were put back")
+        self._kernel.hold_neighbours()
 
     def _counters(self) -> None:
         """Failures that the programs counted since the last round."""

@@ -224,13 +224,14 @@ class Ear:
 
     path: Path
     port: int
+    patience: float = 0.3
 
     def __enter__(self) -> Ear:
         def open_socket() -> socket.socket:
             made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             made.bind(("::", self.port))
-            made.settimeout(0.3)
+            made.settimeout(self.patience)
             return made
 
         self._socket = run_in(self.path, open_socket)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from bpf.tables import ALLOW, INGRESS, Policy, Service, Tables
 from dataplane.agent.namespaces import run_in
 from infra.config import Config
 from tests.bpf.laboratory import TCP, UDP
-from tests.bpf.nodes import FAR4, FAR6, FAR_IDENTITY, NODE_IDENTITY, Ear, Node, send_datagram
+from tests.bpf.nodes import FAR4, FAR6, FAR_IDENTITY, NODE_IDENTITY, WAY4, WAY6, Ear, Node, send_datagram
 
 pytestmark = pytest.mark.root
 
@@ -140,6 +141,26 @@ def test_a_strangers_own_address_is_an_address_outside(node: Node) -> None:
         assert node.refusals() == {"NO_RULE"}
 
 
+def test_another_node_is_a_stranger_and_this_one_comes_from_nowhere_else(node: Node) -> None:
+    a, gateway = node.pod("a", 400, 5), node.workload("gw", 402, 1100)
+    world = Policy(2, 8080, UDP, INGRESS, ALLOW, 1)
+    node.tables.apply_identity(402, 1, [world])
+    node.tables.apply_identity(400, 1, [Policy(NODE_IDENTITY, 8080, UDP, INGRESS, ALLOW, 1)])
+    floor = [(f"{way}{n}/{bits}", "NODE") for way, bits in ((WAY4, 32), (WAY6, 128)) for n in (1, 2)]
+    node.tables.set_floor(floor)
+    with Ear(a.namespace.path, 8080) as at_a, Ear(gateway.namespace.path, 8080) as at_gateway:
+        for way, target in ((WAY4, gateway.v4), (WAY6, gateway.v6)):
+            node.far.ip(f"route replace {target} via {way}1")
+            send_datagram(node.far.path, f"{way}2", target, 8080)
+        assert at_gateway.heard() == [f"{WAY4}2", f"{WAY6}2"]
+        node.refusals()
+        for way, target in ((WAY4, a.v4), (WAY6, a.v6)):
+            send_datagram(node.far.path, f"{way}2", target, 8080)
+            # Not the node itself either, whoever says so from there.
+            send_datagram(node.far.path, f"{way}1", target, 8080)
+        assert at_a.heard() == [] and node.refusals() == {"NO_RULE"}
+
+
 def test_a_pod_cant_send_as_another(node: Node) -> None:
     a, b, gateway = node.pod("a", 400, 5), node.pod("b", 401, 6), node.workload("gw", 402, 1100)
     node.open_everything(8080)
@@ -181,11 +202,6 @@ def test_large_datagrams_cross_in_fragments(node: Node) -> None:
     a, b, gateway = node.pod("a", 400, 5), node.pod("b", 401, 6), node.workload("gw", 402, 1100)
     node.open_everything(8080)
 
-    def large(target: str) -> None:
-        family = socket.AF_INET6 if ":" in target else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM) as client:
-            client.sendto(b"x" * 5000, (target, 8080))
-
     with (
         Ear(b.namespace.path, 8080) as one,
         Ear(gateway.namespace.path, 8080) as two,
@@ -194,9 +210,15 @@ def test_large_datagrams_cross_in_fragments(node: Node) -> None:
         for target in (b.v4, b.v6, gateway.v4, gateway.v6, node.far.v4, node.far.v6):
             # Twice: the first may wait for a neighbour, who may not keep all parts of it.
             for _ in range(2):
-                run_in(a.namespace.path, lambda target=target: large(target))
+                run_in(a.namespace.path, partial(send_large, target))
         for ear in (one, two, three):
             assert set(ear.heard()) == {a.v4, a.v6}
+
+
+def send_large(target: str) -> None:
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as client:
+        client.sendto(b"x" * 5000, (target, 8080))
 
 
 def test_service_addresses_lead_to_pods(node: Node) -> None:
