@@ -8,7 +8,7 @@ import logging
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from infra.config import Config
 
 log = logging.getLogger("cytoplane.agent")
 SWEEP_SECONDS = 1.0
+#: How often the cluster is asked which of this node's pods end or aren't ready.
+LOOK_SECONDS = 2.0
 #: How often what the cluster knows of this node is asked for again.
 NODE_SECONDS = 60.0
 #: So long a pod keeps its network that desired state doesn't have any more: it is about to be deleted.
@@ -121,8 +123,7 @@ class Kubernetes:
 
     def said(self) -> Said:
         """What this node says."""
-        pods = {replica: pod.placement(self.config.node) for replica, pod in self.local.pods().items()}
-        return Said(self.config.node, self._addresses, pods)
+        return Said(self.config.node, self._addresses, self.local.placements(self.config.node))
 
     def publish(self) -> None:
         """Say it to the other nodes, unless that was said last. Raises ``ClusterError``."""
@@ -141,7 +142,7 @@ class Kubernetes:
         found += [(_single(address), "FLOOR") for address in sorted(set(self._api) - nodes)]
         return found
 
-    def adapted(self, document: dict[str, Any]) -> dict[str, Any]:
+    def adapted(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         # Read before what it counts is read: what moves in between is adapted to again.
         moves = self.admission.moves
         with self._lock:
@@ -150,7 +151,7 @@ class Kubernetes:
             return known[2]
         said = [self.said(), *self.others.said()]
         own = (self.config.workloads4, self.config.services4, self.config.workloads6, self.config.services6)
-        placements = believed(said, document["endpoints"], self.config.cluster_ranges, own)
+        placements = believed(said, document["endpoints"], self.config.cluster_ranges, own, self.config.node)
         found = adapt.adapt(document, placements, self._floor(said))
         nodes = {each.node: each.addresses for each in said}
         found = between.joined(found, self.config.node, nodes, _text_of(self.config.agent_dir / "ca.crt"))
@@ -164,12 +165,12 @@ class Kubernetes:
             return adapt.adapted_rules(rules, self._probed)
 
     # Applying.
-    def take_over(self, document: dict[str, Any]) -> list[dict[str, Any]]:
+    def take_over(self, document: Mapping[str, Any]) -> list[dict[str, Any]]:
         if self.kernel.holding:
             self.local.introduce(self.kernel)
         return []
 
-    def start(self, document: dict[str, Any]) -> None:
+    def start(self, document: Mapping[str, Any]) -> None:
         """Other nodes' pods get their identities here; between all pods nothing is rewritten."""
         grants.write(self.config, document)
         owners = {a: owner[0] for a, owner in document["boundary"]["addresses"].items()}
@@ -186,7 +187,7 @@ class Kubernetes:
             self._platform = set(pods)
         self._part(document)
 
-    def _part(self, document: dict[str, Any]) -> None:
+    def _part(self, document: Mapping[str, Any]) -> None:
         """Clients of other nodes' pods that are gone aren't left waiting."""
         placed = {
             endpoint["id"]: (endpoint["identity"], endpoint["v4"], endpoint["v6"])
@@ -198,20 +199,22 @@ class Kubernetes:
                 self.kernel.backend_left(replica, identity, (v4 or v6, v6 or v4))
         self._away = placed
 
-    def published(self, document: dict[str, Any]) -> None:
+    def published(self, document: Mapping[str, Any]) -> None:
         """Tables and names hold it: pods that waited for that go on."""
         with self._lock:
             known = self._adapted
             moves = known[1] if known is not None and known[2] is document else -1
         self.admission.in_force(document, moves)
 
-    def end(self, document: dict[str, Any]) -> list[str]:
+    def end(self, document: Mapping[str, Any]) -> list[str]:
         """Kubernetes ends pods; what stays longer than that takes is closed."""
         return []
 
     def down(self) -> set[str]:
-        """Pods that aren't anywhere are no backends already."""
-        return set()
+        """Pods that end or aren't ready any more, on whatever node; what isn't anywhere is no backend anyhow."""
+        everything = [self.said(), *self.others.said()]
+        out = {replica for said in everything for replica, pod in said.pods.items() if not pod.serving}
+        return out - {replica for said in everything for replica, pod in said.pods.items() if pod.serving}
 
     # Reporting.
     def running(self) -> list[str]:
@@ -235,12 +238,13 @@ class Kubernetes:
         said = {"healthy": health["healthy"], "problems": health["problems"]}
         write_private(file, json.dumps(said, sort_keys=True).encode())
 
-    def tidy(self, document: dict[str, Any]) -> None:
+    def tidy(self, document: Mapping[str, Any]) -> None:
         """Images are kubelet's to remove."""
 
     # Sweeping.
     def _sweep_loop(self) -> None:
         node_due = time.monotonic() + NODE_SECONDS
+        look_due = 0.0
         while True:
             time.sleep(SWEEP_SECONDS)
             try:
@@ -251,6 +255,10 @@ class Kubernetes:
                 if time.monotonic() >= node_due or self._node_problem:
                     self._look_at_node()
                     node_due = time.monotonic() + NODE_SECONDS
+                    self._published = None  # whoever took it away takes nothing
+                if time.monotonic() >= look_due and self.local.pods():
+                    self.local.observe(self.cluster.pods_on(self.config.node))
+                    look_due = time.monotonic() + LOOK_SECONDS
                 self.publish()
                 self._publish_problem = ""
             except ClusterError as error:

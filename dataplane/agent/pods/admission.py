@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Admission:
         with self._change:
             self.moves += 1
 
-    def in_force(self, document: dict[str, Any], moves: int) -> None:
+    def in_force(self, document: Mapping[str, Any], moves: int) -> None:
         """The tables hold this desired state with that many changes of placements."""
         with self._change:
             self._wanted = {endpoint["id"]: endpoint for endpoint in document["endpoints"]}

@@ -2,7 +2,8 @@
 
 In a pod it signs in with its service account, whose token is read anew each time since it is replaced;
 elsewhere with the kubeconfig in the agent's folder. It asks for single pods by name, for its own node, and
-for the placements of the plane's nodes; for lists only of one replica's pods in one cell's namespace.
+for the placements of the plane's nodes; for lists only of replicas on its own node, and of one
+replica's pods in one cell's namespace.
 """
 
 from __future__ import annotations
@@ -116,6 +117,15 @@ class Cluster:
             params={"labelSelector": f"{REPLICA_LABEL}={replica}", "limit": "20"},
         )
         return (found or {}).get("items") or []
+
+    def pods_on(self, node: str) -> list[Object]:
+        """Replicas on a node, as the API server has them in memory."""
+        parameters = {
+            "fieldSelector": f"spec.nodeName={node}",
+            "labelSelector": REPLICA_LABEL,
+            "resourceVersion": "0",
+        }
+        return (self._send("GET", "/api/v1/pods", params=parameters) or {}).get("items") or []
 
     def own_addresses(self) -> list[str]:
         """Addresses of the API server itself."""

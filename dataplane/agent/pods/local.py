@@ -7,9 +7,10 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from bpf.attach import NotOurs
 from dataplane.agent import network
@@ -41,8 +42,8 @@ class Pod:
     app: str
     since: float
 
-    def placement(self, node: str) -> Placement:
-        return Placement(node, self.uid, self.namespace, self.v4, self.v6, self.since)
+    def placement(self, node: str, serving: bool = True) -> Placement:
+        return Placement(node, self.uid, self.namespace, self.v4, self.v6, self.since, serving)
 
     def there(self) -> bool:
         """Whether its network still is: its namespace and the node's end of its interface."""
@@ -60,12 +61,38 @@ class Local:
         self._file, self._changed = file, changed
         self._lock = threading.RLock()
         self._pods: dict[str, Pod] = {}
+        #: Pods that were ready once, and those that get nothing new, by their uids.
+        self._ready: set[str] = set()
+        self._out: set[str] = set()
         #: Replica → since when desired state doesn't have it, on the monotonic clock.
         self._unwanted: dict[str, float] = {}
 
     def pods(self) -> dict[str, Pod]:
         with self._lock:
             return dict(self._pods)
+
+    def placements(self, node: str) -> dict[str, Placement]:
+        """What the node says of them."""
+        with self._lock:
+            return {r: pod.placement(node, pod.uid not in self._out) for r, pod in self._pods.items()}
+
+    def observe(self, seen: Iterable[Mapping[str, Any]]) -> None:
+        """Take note of how pods are: who ends, or was ready and isn't any more, gets nothing new."""
+        with self._lock:
+            before, own = self._out, {pod.uid for pod in self._pods.values()}
+            ready, ending = set(), set()
+            for pod in seen:
+                uid = pod["metadata"]["uid"]
+                conditions = pod.get("status", {}).get("conditions") or []
+                if any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
+                    ready.add(uid)
+                if pod["metadata"].get("deletionTimestamp"):
+                    ending.add(uid)
+            self._ready = (self._ready | ready) & own
+            self._out = (ending | (self._ready - ready)) & own
+            different = self._out != before
+        if different:
+            self._changed()
 
     def get(self, replica: str) -> Pod | None:
         with self._lock:

@@ -16,7 +16,8 @@ REPLICA = re.compile(r"r[1-9][0-9]{0,18}", re.ASCII)
 @dataclass(frozen=True)
 class Placement:
     """A replica's pod. ``v4``/``v6``: its own addresses, "" for a family it has none of. ``since``: seconds
-    of the epoch at which its node attested it: of two, as when a node is lost, the later one counts."""
+    of the epoch at which its node attested it: of two, as when a node is lost, the later one counts.
+    ``serving``: unless it is ending, or was ready and isn't any more."""
 
     node: str
     uid: str
@@ -24,6 +25,7 @@ class Placement:
     v4: str
     v6: str
     since: float = 0.0
+    serving: bool = True
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -62,7 +64,13 @@ class Said:
             if not (v4 or v6):
                 raise ValueError(f"{replica} has no address")
             pods[replica] = Placement(
-                node, _text(pod["uid"]), _text(pod["namespace"]), v4, v6, float(pod.get("since", 0))
+                node,
+                _text(pod["uid"]),
+                _text(pod["namespace"]),
+                v4,
+                v6,
+                float(pod.get("since", 0)),
+                pod.get("serving", True) is True,
             )
         return cls(node, tuple(str(ipaddress.ip_address(a)) for a in document["addresses"]), pods)
 
@@ -87,12 +95,14 @@ def believed(
     endpoints: Iterable[Mapping[str, Any]],
     pods: Sequence[V4 | V6],
     closed: Sequence[V4 | V6] = (),
+    own: str = "",
 ) -> dict[str, Placement]:
     """Of all that nodes say, what desired state bears out: replica → its one placement.
 
     A replica is only in its cell's namespace; a pod's address is in the cluster's ranges (``pods``; none:
-    anywhere) and neither a node's nor in the platform's own (``closed``); two replicas with one address
-    are none: whoever says so can't be told from whom it wrongs.
+    anywhere) and neither a node's nor in the platform's own (``closed``). What the node ``own`` says of its
+    pods it has seen itself, so nobody else has their addresses; of others, two replicas with one address are
+    none: whoever says so can't be told from whom it wrongs.
     """
     places = {endpoint["id"]: endpoint.get("pod", {}).get("namespace") for endpoint in endpoints}
     everything = list(said)
@@ -107,6 +117,10 @@ def believed(
             known = found.get(replica)
             if known is None or (pod.since, pod.uid) > (known.since, known.uid):
                 found[replica] = pod
+    seen = {address for pod in found.values() if pod.node == own for address in pod.addresses}
+    found = {
+        replica: pod for replica, pod in found.items() if pod.node == own or not seen & set(pod.addresses)
+    }
     claimed: dict[str, int] = {}
     for pod in found.values():
         for address in pod.addresses:

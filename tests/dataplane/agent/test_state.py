@@ -47,17 +47,17 @@ def test_what_was_kept_comes_back(file: Path) -> None:
     assert state.load(file) is None
     state.save(file, FIRST)
     assert state.load(file) == FIRST
-    assert FIRST.document()["generation"] == 7
-    assert [endpoint["id"] for endpoint in FIRST.document()["endpoints"]] == ["r0", "r1", "r12"]
+    assert FIRST.view()["generation"] == 7
+    assert [endpoint["id"] for endpoint in FIRST.view()["endpoints"]] == ["r0", "r1", "r12"]
 
 
 def test_a_difference_changes_what_it_names(file: Path) -> None:
     later = FIRST.after(answer(7, 8, removed=("1",), u12=unit("r99"), u5=unit("r5")))
-    assert [endpoint["id"] for endpoint in later.document()["endpoints"]] == ["r0", "r5", "r99"]
+    assert [endpoint["id"] for endpoint in later.view()["endpoints"]] == ["r0", "r5", "r99"]
     assert (later.generation, later.mark) == (8, "m8")
     whole = later.after(answer(0, 9, u2=unit("r2")))
-    assert [endpoint["id"] for endpoint in whole.document()["endpoints"]] == ["r2"], "everything is new"
-    assert [endpoint["id"] for endpoint in FIRST.document()["endpoints"]] == ["r0", "r1", "r12"]
+    assert [endpoint["id"] for endpoint in whole.view()["endpoints"]] == ["r2"], "everything is new"
+    assert [endpoint["id"] for endpoint in FIRST.view()["endpoints"]] == ["r0", "r1", "r12"]
 
 
 def test_a_difference_writes_what_it_brings_and_takes_away_what_nothing_names(file: Path) -> None:
@@ -160,18 +160,15 @@ def test_what_an_earlier_agent_kept_is_taken_up_and_asked_for_again(file: Path) 
     kept = state.load(file)
     assert kept is not None
     assert (kept.generation, kept.mark) == (0, "")
-    assert [endpoint["id"] for endpoint in kept.document()["endpoints"]] == ["r1"]
+    assert [endpoint["id"] for endpoint in kept.view()["endpoints"]] == ["r1"]
 
 
-def test_a_view_is_made_when_it_is_looked_at_and_again_after_it_was_given_up() -> None:
+def test_a_view_is_all_of_it_and_keeps_nothing() -> None:
     view = FIRST.view()
-    assert dict(view) == {"plane": 3, "generation": 7}, "the number costs nothing"
-    assert view["endpoints"] == FIRST.document()["endpoints"]
-    first = view["boundary"]
-    assert view["boundary"] is first
-    view.release()
-    assert dict(view) == {"plane": 3, "generation": 7}
-    assert view.get("endpoints") == FIRST.document()["endpoints"]
+    assert (view["plane"], view["generation"]) == (3, 7)
+    assert [endpoint["id"] for endpoint in view["endpoints"]] == ["r0", "r1", "r12"]
+    assert view["endpoints"] is not view["endpoints"]
     assert view.get("edge", "nothing") == "nothing"
     with pytest.raises(KeyError):
         view["edge"]
+    assert dict(view) == {"plane": 3, "generation": 7, "boundary": {}, "endpoints": view["endpoints"]}

@@ -25,6 +25,7 @@ import pytest
 from cells.boundary import Topology, compile_topology
 from dataplane import addresses
 from dataplane.agent.namespaces import run_in
+from dataplane.agent.pods.cluster import LABEL as PLACEMENTS
 from dataplane.agent.pods.cluster import NAMESPACE
 from dataplane.agent.pods.verify import LABEL
 from dataplane.cni import build, chain
@@ -95,6 +96,50 @@ class Server:
         self.closed.set()
         for key in list(self.selector.get_map().values()):
             key.fileobj.close()  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A pod that nobody here made a replica of."""
+
+    node: int
+    netns: str
+    addresses: tuple[str, ...]
+
+
+def _own_addresses() -> set[str]:
+    done = subprocess.run(["ip", "-j", "address"], capture_output=True, text=True, check=True)
+    return {entry["local"] for link in json.loads(done.stdout) for entry in link.get("addr_info", [])}
+
+
+class Kept:
+    """An open connection to somebody who says what is said to him."""
+
+    def __init__(self, path: Path, target: tuple[str, int]) -> None:
+        self._socket = run_in(path, lambda: socket.create_connection(target, timeout=3))
+        self._socket.settimeout(3)
+        self._socket.recv(64)  # the name
+
+    def ask(self, text: str) -> str:
+        try:
+            self._socket.sendall(text.encode())
+            return self._socket.recv(4096).decode()
+        except OSError:
+            return ""
+
+    def ended(self) -> bool:
+        """Whether it was ended, not only silenced."""
+        self._socket.setblocking(False)
+        try:
+            self._socket.send(b"?")
+            return not self._socket.recv(64)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 class Agent:
@@ -309,6 +354,46 @@ class PodPlane:
     def serve(self, node: int, replica: str, tcp: Sequence[int] = (), udp: Sequence[int] = ()) -> None:
         """Let somebody answer in a replica's namespace, with the replica's name."""
         self.server.open(self.inside(node, self.netns(node, replica)), replica, tcp, udp)
+
+    def found(self, namespace: str, name: str) -> Found:
+        """A pod that isn't a replica, as its node's runtime has it."""
+        pod = self.pod(namespace, name)
+        node = int(pod["spec"]["nodeName"].removeprefix("node"))
+        own = tuple(entry["ip"] for entry in pod["status"]["podIPs"])
+        folder = self.inside(node, "/run/netns")
+        for file in sorted(folder.glob("cni-*")):
+            try:
+                if own[0] in run_in(file, _own_addresses):
+                    return Found(node, f"/run/netns/{file.name}", own)
+            except OSError:
+                continue
+        raise AssertionError(f"{name} has no namespace")
+
+    def connection(self, node: int, replica: str, target: tuple[str, int]) -> Kept:
+        """A TCP connection out of a replica's namespace, which stays open."""
+        return Kept(self.inside(node, self.netns(node, replica)), target)
+
+    @contextlib.contextmanager
+    def resolver(self, node: int) -> Iterator[None]:
+        """The node's resolver, as long as it is needed."""
+        command = [sys.executable, "-m", "infra.cluster.enter", f"node{node}", "--"]
+        command += ["nsenter", f"--net=/run/netns/{self.config.name}-resolver", "--"]
+        command += [sys.executable, "-m", "dataplane.resolver"]
+        environment = {**cluster_environment(self.cluster), "CYTOPLANE_HOME": str(HOME)}
+        with (self.home(node) / "resolver.log").open("a") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+    def said(self) -> dict[str, dict[str, Any]]:
+        """What each node's agent has published."""
+        with self.two_nodes.client() as client:
+            found = client.document(f"/api/v1/namespaces/{NAMESPACE}/configmaps", labelSelector=PLACEMENTS)
+        documents = [json.loads(item["data"]["placements"]) for item in found["items"]]
+        return {document["node"]: document for document in documents}
 
     def ask(self, node: int, netns: str, calls: Sequence[Sequence[Any]]) -> list[str]:
         """Who answers these calls out of a namespace of a node ("" for the node's own); see asking.py."""

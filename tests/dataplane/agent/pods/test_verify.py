@@ -1,0 +1,132 @@
+"""Which pods may be a replica: a label is a question, desired state answers it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataplane.agent.pods.verify import images_of, refusal, replica_of
+from infra.config import Config
+
+PLACE = "cell-7-0123abcd"
+IMAGE = "t1/p2@sha256:" + "a" * 64
+NAMED = f"127.0.0.1:5001/{IMAGE}"
+CHECK = "127.0.0.1:5001/check@sha256:" + "b" * 64
+ENDPOINT: dict[str, Any] = {
+    "id": "r1",
+    "pod": {"namespace": PLACE},
+    "process": {"image": IMAGE},
+}
+
+
+def pod(**spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": "r1-x",
+            "namespace": PLACE,
+            "uid": "u",
+            "labels": {"cytoplane.dev/replica": "r1"},
+        },
+        "spec": {
+            "initContainers": [{"name": "check", "image": CHECK}],
+            "containers": [{"name": "app", "image": NAMED}],
+            "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "env", "secret": {"secretName": "env"}}],
+            **spec,
+        },
+    }
+
+
+IMAGES = images_of(Config(home=Path("/nowhere"), check_image=CHECK), ENDPOINT)
+
+
+def why(given: dict[str, Any], endpoint: dict[str, Any] = ENDPOINT) -> str:
+    before = copy.deepcopy(given)
+    found = refusal(given, endpoint, IMAGES)
+    assert given == before
+    return found
+
+
+def test_a_replica_with_its_image_and_the_platforms_check_may_run() -> None:
+    assert replica_of(pod()) == "r1"
+    assert why(pod()) == ""
+
+
+def test_images_are_named_as_pods_name_them() -> None:
+    assert {NAMED, CHECK} == IMAGES
+    # Without a check, none of it may run; another registry's port is another name.
+    assert images_of(Config(home=Path("/nowhere"), registry_port=5100), ENDPOINT) == {
+        f"127.0.0.1:5100/{IMAGE}"
+    }
+
+
+@pytest.mark.parametrize("label", [None, "", "r0", "r1 ", "R1", "7", "r1x", "gateway", "r" + "9" * 20])
+def test_a_label_that_names_no_replica_is_none(label: str | None) -> None:
+    given = pod()
+    given["metadata"]["labels"] = None if label is None else {"cytoplane.dev/replica": label}
+    assert replica_of(given) == ""
+
+
+def test_a_replica_of_another_cell_is_refused_whatever_the_label_says() -> None:
+    for elsewhere in ({"namespace": "cell-8-0123abcd"}, {}, None):
+        said = why(pod(), {**ENDPOINT, "pod": elsewhere})
+        assert said == "r1 isn't a replica of this namespace's cell"
+
+
+@pytest.mark.parametrize("kind", ["containers", "initContainers", "ephemeralContainers"])
+@pytest.mark.parametrize(
+    "image",
+    ["busybox", IMAGE.replace("t1/", "t2/"), IMAGE, NAMED.replace("5001", "5002"), f"{NAMED} ", "", None],
+)
+def test_an_image_that_desired_state_does_not_name_is_refused(kind: str, image: str | None) -> None:
+    given = pod()
+    given["spec"][kind] = [*given["spec"].get(kind, []), {"name": "extra", "image": image}]
+    assert why(given) == "desired state doesn't name the image of container extra for r1"
+
+
+@pytest.mark.parametrize("field", ["hostNetwork", "hostPID", "hostIPC"])
+def test_the_nodes_namespaces_are_refused(field: str) -> None:
+    assert why(pod(**{field: True})) == f"a cell's pod can't have {field}"
+    assert why(pod(**{field: False})) == ""
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"securityContext": {"privileged": True}},
+        {"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}},
+        {"securityContext": {"procMount": "Unmasked"}},
+        {"ports": [{"containerPort": 80, "hostPort": 80}]},
+        {"volumeDevices": [{"name": "disk", "devicePath": "/dev/sda"}]},
+    ],
+)
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+def test_what_reaches_around_the_network_is_refused(kind: str, more: dict[str, Any]) -> None:
+    given = pod()
+    given["spec"][kind][0] |= more
+    assert why(given).startswith(f"container {given['spec'][kind][0]['name']} ")
+
+
+def test_what_restricts_a_container_is_fine() -> None:
+    given = pod()
+    given["spec"]["containers"][0] |= {
+        "securityContext": {"capabilities": {"drop": ["ALL"]}, "privileged": False, "procMount": "Default"},
+        "ports": [{"containerPort": 80}],
+    }
+    assert why(given) == ""
+
+
+@pytest.mark.parametrize("kind", ["hostPath", "nfs", "csi", "iscsi", "flexVolume", "somethingNew"])
+def test_volumes_that_hold_something_of_the_node_or_beyond_are_refused(kind: str) -> None:
+    assert (
+        why(pod(volumes=[{"name": "v", kind: {"path": "/"}}]))
+        == f"a cell's pod can't have the volume v ({kind})"
+    )
+
+
+def test_a_pod_that_is_being_deleted_becomes_nothing_any_more() -> None:
+    given = pod()
+    given["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert why(given) == "the pod is being deleted"
