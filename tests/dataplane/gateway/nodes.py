@@ -1,7 +1,7 @@
 """Two nodes' gateways, each in a namespace of its own with the same platform addresses, and a wire between.
 
-As on a node: what a gateway sends to another node leaves with the node's address, and what comes to the
-node's port arrives at the gateway's.
+What the host does is the agent's own rules: what a gateway sends to another node leaves with the node's
+address, and what comes to the node's port arrives at the gateway's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ssl
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from dataplane import addresses
+from dataplane.agent import host
 from dataplane.agent.namespaces import run_in
 from dataplane.gateway import between
 from dataplane.gateway import identity as identity_file
@@ -30,12 +30,6 @@ from tests.dataplane.gateway.stage import Stage, stage
 PLANE = 7
 #: Node → its number, and its address on the wire.
 NODES = {"node1": (11, "192.0.2.1"), "node2": (12, "192.0.2.2")}
-RULES = """
-table ip nodes {{
-  chain in {{ type nat hook prerouting priority dstnat; iifname "wire" tcp dport {port} dnat to {gateway}; }}
-  chain out {{ type nat hook postrouting priority srcnat; oifname "wire" masquerade; }}
-}}
-"""
 
 
 @dataclass
@@ -141,8 +135,7 @@ def nodes(folder: Path) -> Iterator[Nodes]:
             number, address = NODES[name]
             _run("ip", "-n", each.path.name, "addr", "add", f"{address}/24", "dev", "wire")
             _run("ip", "-n", each.path.name, "link", "set", "wire", "up")
-            gateway = addresses.workload(each.config, addresses.GATEWAY_NORTH).v4
-            rules = RULES.format(port=between.PORT, gateway=gateway)
+            rules = host.rules(replace(each.config, engine="kubernetes"))
             _run("ip", "netns", "exec", each.path.name, "nft", "-f", "-", data=rules)
             made.give(name, made.authority.identity(PLANE, number))
             made.start(name)

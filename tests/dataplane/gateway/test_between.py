@@ -9,9 +9,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cells.boundary.model import ALLOW, INGRESS, RULE_NORTH
 from dataplane import addresses
 from dataplane.agent.namespaces import run_in
 from dataplane.gateway import between
@@ -194,6 +196,30 @@ def test_websockets_pass_between_nodes(usual: Nodes) -> None:
         assert client.recv(64) == b"HELLO"
 
 
+def test_grpc_is_spoken_in_http2_to_the_replica(both: Nodes, replicas: dict[str, list]) -> None:
+    first, second = both.stages["node1"], both.stages["node2"]
+    address = addresses.workload(second.config, 8197).v4
+
+    def listen() -> socket.socket:
+        server = socket.create_server((address, 9000))
+        server.settimeout(10)
+        return server
+
+    both.places["g"] = "node2"
+    with run_in(second.path, listen) as server:
+        entry = cluster(first.config, "g1", [["g", address, 9000]], "grpc")
+        both.apply(document([entry], {}, [listener(first.config, "l3", 10003, "g1", "")]))
+        client = first.connection(*at(first, 10003))
+        headers = {"Host": "x", "Content-Type": "application/grpc", "TE": "trailers"}
+        client.request("POST", "/a.Service/Method", headers=headers)
+        accepted, peer = server.accept()
+        accepted.settimeout(10)
+        assert accepted.recv(24, socket.MSG_WAITALL) == b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        assert peer[0] == addresses.cell_gateway(second.config, CELL).v4
+        accepted.close()
+        client.close()
+
+
 # Who may take part.
 
 
@@ -311,6 +337,41 @@ def test_a_machines_document_is_left_as_it_is() -> None:
     gateway = {"clusters": [{"name": "c", "backends": [["r1", "10.0.0.1", 80]]}]}
     assert between.split(gateway, None) is gateway
     assert between.listeners(None, gateway) == [] and between.clusters(None, gateway, []) == []  # type: ignore[arg-type]
+
+
+def whole() -> dict[str, Any]:
+    identities = {"3": {"cell": 0, "policy": [[2, 8080, 6, 0, 1, 2]], "external": []}, "70": {"policy": []}}
+    boundary = {"identities": identities, "gateway": {"clusters": [], "routes": []}}
+    return {"boundary": boundary, "placements": {"r1": "a", "r2": "b"}, "gateways": ["one", "two"]}
+
+
+def test_the_north_gateway_reaches_other_nodes_at_one_port_and_nobody_else_does() -> None:
+    given = whole()
+    nodes = {"a": ("192.0.2.1",), "b": ("192.0.2.2", "2001:db8::2"), "c": (), "d": ("2001:db8::4",)}
+    found = between.joined(given, "a", nodes, "pem")
+    assert given == whole(), "what was given is left as it was"
+    north = found["boundary"]["identities"]["3"]
+    port, rule = between.PORT, 2
+    assert north["external"] == [
+        ["192.0.2.2/32", port, 6, ALLOW, RULE_NORTH],
+        ["2001:db8::4/128", port, 6, ALLOW, RULE_NORTH],
+    ]
+    assert north["policy"] == [
+        [2, 8080, 6, 0, 1, rule],
+        *([remote, port, 6, INGRESS, ALLOW, RULE_NORTH] for remote in (2, 1)),
+    ]
+    assert found["boundary"]["identities"]["70"] == {"policy": []}
+    assert found["boundary"]["gateway"]["around"] == {
+        "own": "a", "places": {"r1": "a", "r2": "b"}, "nodes": {"b": "192.0.2.2", "d": "2001:db8::4"},
+        "peers": ["one", "two"], "authority": "pem",
+    }  # fmt: skip
+
+
+def test_a_control_plane_that_names_no_gateways_lets_nobody_meet() -> None:
+    given = whole()
+    del given["gateways"]
+    found = between.joined(given, "a", {"b": ("192.0.2.2",)}, "pem")
+    assert between.split(found["boundary"]["gateway"], None)["between"] is None
 
 
 def test_backends_are_told_apart_by_node() -> None:
