@@ -69,6 +69,13 @@ def two_nodes(request: pytest.FixtureRequest) -> Iterator[TwoNodes]:
         pytest.skip("a Kubernetes cluster needs root")
     if control.missing():
         _build(request, "a Kubernetes cluster", "cluster")
+    with run_cluster() as whole:
+        yield whole
+
+
+@contextlib.contextmanager
+def run_cluster() -> Iterator[TwoNodes]:
+    """A cluster under the tests' number for a while."""
     number = int(os.environ.get("CYTOPLANE_TEST_NET", "11"))
     home = Path(f"/var/tmp/cytoplane-cluster-test-{number}")
     whole = TwoNodes(settings.Cluster(home, number, cache=binaries.cache().parent))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import selectors
-import socket
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,6 +19,7 @@ from dataplane.agent.kernel import node_addresses
 from dataplane.agent.namespaces import run_in, write_sysctls
 from infra.config import Config
 from tests.bpf.conftest import APART, load, remove
+from tests.conformance.answering import Answers
 from tests.conformance.asking import Asker, Target
 from tests.conformance.engine import Report
 from tests.conformance.names import Resolver
@@ -41,7 +39,7 @@ from tests.conformance.probes import (
     Probe,
 )
 from tests.conformance.relay import Relay
-from tests.conformance.world import NODE, Copy, Thing, World
+from tests.conformance.world import NODE, World
 
 #: The node's port for public hosts, for each number of an installation one.
 PUBLIC_PORT = 26080
@@ -94,8 +92,7 @@ class MachineEngine:
         self._gateway: network.Namespace | None = None
         self._relay: Relay | None = None
         self._identities: set[int] = set()
-        self._selector: Any = selectors.DefaultSelector()
-        self._closed = threading.Event()
+        self._answers = Answers()
         try:
             self._build(boundary)
         except BaseException:
@@ -112,7 +109,7 @@ class MachineEngine:
                 made = network.connect(config, tables, f"w{copy.index}", copy.index, [address])
                 self.namespaces[copy.index] = made
                 write_sysctls(made.path, {"net/ipv4/ping_group_range": "0 0"})
-                self._listen(thing, copy)
+                self._answers.listen(made.path, thing.ports, str(copy.index))
         owned: dict[int, list[str]] = {}
         for address_text, (identity, part) in boundary.addresses.items():
             if part == "gateway":
@@ -126,10 +123,10 @@ class MachineEngine:
         )
         for name, opened in (("outside", self._outside.sockets), ("node", self._outside.node_sockets)):
             for server in opened:
-                self._register(server, name)
+                self._answers.register(server, name)
         self.apply(boundary)
         self.resolver = Resolver(config, tables, boundary)
-        threading.Thread(target=self._answer, daemon=True).start()
+        self._answers.start()
 
     def apply(self, boundary: Boundary) -> None:
         """Everything of the boundary but names, which the resolver is given once."""
@@ -153,38 +150,7 @@ class MachineEngine:
         )
         if self._relay is not None:
             self._relay.close()
-        self._relay = Relay(self._gateway, boundary, self.topology)
-
-    def _listen(self, thing: Thing, copy: Copy) -> None:
-        def open_all() -> None:
-            for port in thing.ports:
-                kind = socket.SOCK_STREAM if port.is_tcp else socket.SOCK_DGRAM
-                server = socket.socket(socket.AF_INET6, kind)
-                server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-                server.bind(("::", port.number))
-                if port.is_tcp:
-                    server.listen(512)
-                server.setblocking(False)
-                self._register(server, str(copy.index))
-
-        run_in(self.namespaces[copy.index].path, open_all)
-
-    def _register(self, server: socket.socket, name: str) -> None:
-        self._selector.register(server, selectors.EVENT_READ, (name, server.type == socket.SOCK_STREAM))
-
-    def _answer(self) -> None:
-        """One thread serves everybody: a greeting that names the replica."""
-        while not self._closed.is_set():
-            for key, _ in self._selector.select(0.2):
-                name, is_tcp = key.data
-                with contextlib.suppress(OSError):
-                    if is_tcp:
-                        connection, _ = key.fileobj.accept()
-                        with connection:
-                            connection.sendall(name.encode())
-                    else:
-                        _, peer = key.fileobj.recvfrom(64)
-                        key.fileobj.sendto(name.encode(), peer)
+        self._relay = Relay(self._gateway.path, boundary, self.topology)
 
     def ask(self, probes: Iterable[Probe]) -> dict[Probe, str]:
         """Who answered each probe, or ""."""
@@ -266,13 +232,11 @@ class MachineEngine:
         }
 
     def close(self) -> None:
-        self._closed.set()
         if self._relay is not None:
             self._relay.close()
         if self.resolver is not None:
             self.resolver.close()
-        for key in list(self._selector.get_map().values()):
-            key.fileobj.close()
+        self._answers.close()
         for index, namespace in self.namespaces.items():
             self.tables.remove_endpoint(namespace.ifindex, namespace.cookie)
             network.destroy(self.config, namespace.name, index)

@@ -55,15 +55,19 @@ class Resolver:
 
     def look_up(self, name: str, family: int) -> str:
         """The address of a name over ``family``, asked in the calling thread's namespace; "" if there is none."""
-        kind = QTYPE.A if family == 4 else QTYPE.AAAA
-        answer = _ask(self.addresses[family], name, kind)
-        return next((str(record.rdata) for record in answer.rr), "") if answer else ""
+        return look_up(self.addresses[family], name, family)
 
     def close(self) -> None:
         self._process.kill()
         self._process.wait(timeout=10)
         self._tables.remove_endpoint(self.namespace.ifindex, self.namespace.cookie)
         network.destroy(self._config, "resolver", addresses.RESOLVER)
+
+
+def look_up(server: str, name: str, family: int) -> str:
+    """What a resolver says is the address of a name; "" if there is none."""
+    answer = _ask(server, name, QTYPE.A if family == 4 else QTYPE.AAAA)
+    return next((str(record.rdata) for record in answer.rr), "") if answer else ""
 
 
 def _ask(server: str, name: str, kind: int) -> DNSRecord | None:

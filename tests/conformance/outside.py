@@ -46,8 +46,8 @@ class Outside:
         host.ensure_host(config)
         # One for each address: an answer to a datagram comes from where it went.
         everything = [*OUTSIDE, *FLOORED]
-        self.sockets = run_in(self.path, lambda: _serve_all(everything))
-        self.node_sockets = _serve_all(list(NODE))
+        self.sockets = run_in(self.path, lambda: serve_all(everything))
+        self.node_sockets = serve_all(list(NODE))
 
     def close(self) -> None:
         """Also what a run that was killed left behind."""
@@ -62,7 +62,8 @@ def _ip(*lines: str, namespace: str = "") -> None:
     subprocess.run(command, input="\n".join(lines) + "\n", text=True, check=True, capture_output=True)
 
 
-def _serve_all(addresses: list[str]) -> list[socket.socket]:
+def serve_all(addresses: list[str]) -> list[socket.socket]:
+    """Sockets of every kind that is asked for, on each of the addresses, in the calling thread's namespace."""
     return [_serve(address, number, word) for address in addresses for number, word in OUTSIDE_PORTS]
 
 

@@ -11,18 +11,31 @@ import random
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from cells.boundary.model import Boundary, Cluster, Topology
 from dataplane.agent.namespaces import run_in
-from dataplane.agent.network import Namespace
 
 #: Who is meant, by what the client says first; a listener of one connection doesn't ask.
 Choice = Callable[[str], Cluster | None]
 
 
+def _here(_: str) -> Path | None:
+    return None
+
+
 class Relay:
-    def __init__(self, namespace: Namespace, boundary: Boundary, topology: Topology) -> None:
-        self._namespace = namespace
+    """``namespace`` is the gateway's. ``beyond`` names the namespace of another node's gateway for a backend
+    there, which is dialled from it."""
+
+    def __init__(
+        self,
+        namespace: Path,
+        boundary: Boundary,
+        topology: Topology,
+        beyond: Callable[[str], Path | None] = _here,
+    ) -> None:
+        self._namespace, self._beyond = namespace, beyond
         self._sockets: list[socket.socket] = []
         clusters = {cluster.name: cluster for cluster in boundary.clusters}
         routes = {route.host: clusters[route.cluster] for route in boundary.routes}
@@ -45,7 +58,7 @@ class Relay:
             server.listen(128)
             return server
 
-        server = run_in(self._namespace.path, listen)
+        server = run_in(self._namespace, listen)
         self._sockets.append(server)
 
         def serve() -> None:
@@ -58,11 +71,25 @@ class Relay:
                             client.settimeout(1)
                             cluster = choose(client.recv(256).decode() if asks else "")
                             if cluster is not None:
-                                _forward(client, cluster)
+                                self._forward(client, cluster)
 
-            run_in(self._namespace.path, loop)
+            run_in(self._namespace, loop)
 
         threading.Thread(target=serve, daemon=True).start()
+
+    def _forward(self, client: socket.socket, cluster: Cluster) -> None:
+        if not cluster.backends:
+            return
+        owner, address, port = random.choice(cluster.backends)
+
+        def dial() -> bytes:
+            with socket.create_connection(
+                (address, port), timeout=1, source_address=(cluster.source4, 0)
+            ) as upstream:
+                return upstream.recv(64)
+
+        beyond = self._beyond(owner)
+        client.sendall(run_in(beyond, dial) if beyond else dial())
 
     def close(self) -> None:
         for server in self._sockets:
@@ -73,13 +100,3 @@ class Relay:
 
 def _always(cluster: Cluster) -> Choice:
     return lambda _: cluster
-
-
-def _forward(client: socket.socket, cluster: Cluster) -> None:
-    if not cluster.backends:
-        return
-    _, address, port = random.choice(cluster.backends)
-    with socket.create_connection(
-        (address, port), timeout=1, source_address=(cluster.source4, 0)
-    ) as upstream:
-        client.sendall(upstream.recv(64))

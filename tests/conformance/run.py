@@ -14,12 +14,16 @@ from contextlib import AbstractContextManager
 from cells.boundary import compile_topology
 from tests.conformance.direct import topology
 from tests.conformance.engine import Site
+from tests.conformance.engine_kubernetes import kubernetes
 from tests.conformance.engine_machine import machine
 from tests.conformance.judging import Result, chosen, judge
 from tests.conformance.world import generate
 
 #: Where worlds can run, by the name of the engine.
-SITES: dict[str, Callable[[], AbstractContextManager[Site]]] = {"machine": machine}
+SITES: dict[str, Callable[[], AbstractContextManager[Site]]] = {
+    "kubernetes": kubernetes,
+    "machine": machine,
+}
 
 
 def check(site: Site, seed: int, limit: int | None = None) -> Result:

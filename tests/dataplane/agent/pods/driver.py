@@ -1,8 +1,9 @@
 """A real agent on a node of the test cluster; desired state comes by standard input, as from a control plane.
 
 A line is a command: ``apply FILE`` takes the document as if it had been received, ``health`` prints the
-node's view of itself, ``applied`` the generation that is in force. Prints ``ready`` once it has taken up
-what was.
+node's view of itself, ``reached`` which desired state is in force and how many replicas are somewhere in it,
+``passed`` what went through because of audit since the last time. Prints ``ready`` once it has taken up what
+was.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import json
 import logging
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dataplane.agent.node import Agent
 from dataplane.agent.state import State
@@ -24,6 +27,14 @@ def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     agent = Agent(installation.load())
     agent.prepare()
+    reached: dict[str, int] = {}
+    published = agent.engine.published
+
+    def note(document: Mapping[str, Any]) -> None:
+        published(document)
+        reached.update(generation=document["generation"], placements=len(document["placements"]))
+
+    agent.engine.published = note  # type: ignore[method-assign]
     agent._restore()
     assert agent._watch is not None
     agent._watch.start()
@@ -38,6 +49,12 @@ def main() -> None:
             print("accepted", flush=True)
         elif command == "health":
             print(json.dumps(agent.health()), flush=True)
+        elif command == "reached":
+            print(json.dumps(reached), flush=True)
+        elif command == "passed":
+            rows = [flow for flow in agent.kernel.flows() if flow.allowed and flow.reason != "OK"]
+            said = [[row.source, row.destination, row.port, row.protocol] for row in rows]
+            print(json.dumps(said), flush=True)
         elif command == "published":
             print(json.dumps(sorted(agent.engine.running())), flush=True)
 

@@ -259,12 +259,16 @@ class PodPlane:
         """Hand a topology, compiled, to both agents; ``endpoints`` are made by ``endpoint``."""
         from dataplane.planes.documents import encode
 
+        self.hand_out(encode(compile_topology(topology)), endpoints)
+
+    def hand_out(self, boundary: dict[str, Any], endpoints: Sequence[dict[str, Any]]) -> None:
+        """The same with a boundary in the form that nodes read."""
         self.generation += 1
         document = {
             "plane": 1,
             "generation": self.generation,
             "endpoints": list(endpoints),
-            "boundary": encode(compile_topology(topology)),
+            "boundary": boundary,
         }
         for node, agent in self.agents.items():
             (self.home(node) / "document.json").write_text(json.dumps(document))
@@ -301,6 +305,12 @@ class PodPlane:
         self.namespaces.append(name)
         return name
 
+    def forget(self, name: str) -> None:
+        """A namespace with all its pods goes, in its own time."""
+        self.namespaces.remove(name)
+        with self.two_nodes.client() as client:
+            client.remove(f"/api/v1/namespaces/{name}")
+
     def create(self, namespace: str, replica: str, node: int, *, name: str = "", **spec: Any) -> str:
         """A pod that says it is a replica; its name."""
         name = name or replica
@@ -333,10 +343,12 @@ class PodPlane:
     def runs(self, namespace: str, name: str) -> bool:
         return self.pod(namespace, name)["status"].get("phase") == "Running"
 
-    def await_running(self, namespace: str, *names: str) -> None:
+    def await_running(self, namespace: str, *names: str, seconds: int = 60) -> None:
         for name in names:
             until(
-                partial(self.runs, namespace, name), 60, f"{name} doesn't run: {self.events(namespace, name)}"
+                partial(self.runs, namespace, name),
+                seconds,
+                f"{name} doesn't run: {self.events(namespace, name)}",
             )
 
     def events(self, namespace: str, name: str) -> list[str]:
