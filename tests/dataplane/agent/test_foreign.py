@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,14 +98,11 @@ def test_an_agent_that_restarts_takes_pods_up_as_they_are(node: Node) -> None:
     tables = Tables(node.config)
     try:
         for name, member in (("a", a), ("b", b)):
-            found = node.here.inside(
-                lambda n=name, m=member: foreign.adopt_foreign(node.config, n, m.namespace.path)
-            )
-            assert found == member.namespace
+            adopt = partial(foreign.adopt_foreign, node.config, name, member.namespace.path)
+            found = node.here.inside(adopt)
+            assert found is not None and found == member.namespace
             own = [network.Address(member.v4, member.v6, member.identity)]
-            node.here.inside(
-                lambda f=found, o=own: foreign.introduce_foreign(node.config, tables, f, o)  # type: ignore[misc]
-            )
+            node.here.inside(partial(foreign.introduce_foreign, node.config, tables, found, own))
         open_call.sendall(b"still")
         assert open_call.recv(64) == b"still"
         assert a.call(b.v4, 8080, TCP, 2) == "b"
