@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cells.boundary.encoding import encode
 from cells.boundary.model import Boundary, Topology
 from dataplane import addresses
 from dataplane.agent.namespaces import run_in, write_sysctls
-from dataplane.planes.documents import encode
 from infra.cluster.images import cluster_environment
 from infra.cluster.settings import NODES
 from infra.config import Config
