@@ -9,6 +9,8 @@
  *                  reset, which is told apart;
  *   in,  denied    the resolver sends the same answer once more, to a port that asked nothing: it mustn't come.
  *
+ * Arguments: none in a pod; for trying it, the resolver's address and how many times it is asked.
+ *
  * Exit codes: 0 the boundary is there, 1 it is open, 2 nothing answers (not ready: the pod is tried again).
  * One sentence on stdout, which Kubernetes shows as the container's termination message.
  */
@@ -32,7 +34,7 @@ static const unsigned char QUESTION[] =
 	"\x06_check\x09"
 	"cytoplane\x08internal\x00\x00\x01\x00\x01";
 
-enum { HEADER = 12, DNS = 53, CLOSED = 54, TRIES = 20, EACH_MS = 500, QUIET_MS = 700, DENIED_MS = 700 };
+enum { HEADER = 12, DNS = 53, CLOSED = 54, TRIES = 40, EACH_MS = 500, QUIET_MS = 700, DENIED_MS = 700 };
 enum { OK = 0, OPEN = 1, AWAY = 2 };
 
 struct target {
@@ -141,7 +143,7 @@ static bool readable(int fd, int milliseconds)
 }
 
 /* Ask until there is an answer. Whether the answer says that the resolver also sent the uninvited one. */
-static bool ask(const struct target *to, int fd, bool *promised)
+static bool ask(const struct target *to, int fd, int tries, bool *promised)
 {
 	unsigned char packet[512], id[2];
 	struct sockaddr_storage address = to->address;
@@ -154,7 +156,7 @@ static bool ask(const struct target *to, int fd, bool *promised)
 	packet[5] = 1; /* one question */
 	memcpy(packet + HEADER, QUESTION, sizeof(QUESTION) - 1);
 	set_port(&address, DNS);
-	for (int tried = 0; tried < TRIES; tried++) {
+	for (int tried = 0; tried < tries; tried++) {
 		if (sendto(fd, packet, HEADER + sizeof(QUESTION) - 1, 0, (struct sockaddr *)&address,
 			   to->size) < 0) {
 			nanosleep(&(struct timespec){.tv_nsec = EACH_MS * 1000000L}, NULL);
@@ -231,7 +233,7 @@ int main(int count, char **arguments)
 		end(AWAY, "There is no resolver to check the boundary with: resolv.conf names none.");
 	if (!pair(&to, &asks, &silent))
 		end(AWAY, "There are no sockets to check the boundary with: %s.", strerror(errno));
-	if (!ask(&to, asks, &promised))
+	if (!ask(&to, asks, count > 2 ? atoi(arguments[2]) : TRIES, &promised))
 		end(AWAY, "The resolver at %s doesn't answer: this node's agent or resolver isn't ready.", to.text);
 	if (!promised)
 		end(AWAY, "What answers at %s isn't the platform's resolver.", to.text);

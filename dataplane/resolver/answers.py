@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dnslib import QTYPE, RCODE
 
+from dataplane.resolver import selfcheck
 from dataplane.resolver.denials import Denials
 from dataplane.resolver.external import External
 from dataplane.resolver.lookups import plain
@@ -49,6 +50,8 @@ class Answers:
         found = self._table.lookup(asker, query.name)
         if found is None:
             return query.reply(RCODE.REFUSED).explain(PROHIBITED, "unknown asker")
+        if selfcheck.asks(query):
+            return selfcheck.answer(query)
         if found:
             reply = query.reply()
             for address in found:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from dataplane.resolver import lessons
+from dataplane.resolver import lessons, selfcheck
 from dataplane.resolver.answers import Answers
 from dataplane.resolver.denials import Denials
 from dataplane.resolver.external import External
@@ -44,6 +44,8 @@ class _Udp(asyncio.DatagramProtocol):
         self._refresh()
         response = self._answers.at_once(addr[0], data)
         if isinstance(response, bytes):
+            if selfcheck.answered(response):
+                self._transport.sendto(response, selfcheck.uninvited(addr))
             self._transport.sendto(response, addr)
         elif response is not None:
             task = asyncio.create_task(self._later(response, addr))

@@ -1,0 +1,40 @@
+"""The resolver's part in the self-check of a cell's pod (``dataplane/check/check.c``).
+
+Who asks for this name gets one address, and over UDP the same answer once more, before, to the port above its
+own, which asked nothing. Where the boundary is there that one never comes.
+"""
+
+from __future__ import annotations
+
+from dnslib import RCODE
+
+from dataplane.resolver.replies import Query, Reply
+
+NAME = "_check.cytoplane.internal."
+#: Port of the resolver that nobody opens: the check tries it.
+CLOSED = 54
+_WIRE = b"\x06_check\x09cytoplane\x08internal\x00"
+_HEADER = 12
+#: Says nothing; that there is an answer does.
+_ADDRESS, _TTL = "0.0.0.0", 0
+
+
+def asks(query: Query) -> bool:
+    return query.name.lower() == NAME
+
+
+def answer(query: Query) -> Reply:
+    reply = query.reply()
+    reply.add_address(query.record.q.qname, _ADDRESS, _TTL)
+    return reply
+
+
+def answered(response: bytes) -> bool:
+    """Whether this is such an answer, as it goes out."""
+    question = response[_HEADER : _HEADER + len(_WIRE)].lower()
+    return question == _WIRE and response[3] & 15 == RCODE.NOERROR
+
+
+def uninvited(asker: tuple) -> tuple:
+    """Where the packet goes that mustn't arrive: the asker's own address and the port above."""
+    return (asker[0], min(asker[1] + 1, 65535), *asker[2:])

@@ -1,0 +1,130 @@
+"""The self-check's program, in a namespace of its own, against the real resolver in another: whatever half of
+the boundary is missing, it says so and ends with another code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.images import parts
+from tests.dataplane import processes
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")]
+NET = int(os.environ.get("CYTOPLANE_TEST_NET", "11"))
+POD, RESOLVER = "10.99.53.2", "10.99.53.3"
+OUT = f"ip daddr {RESOLVER} tcp dport 54 drop"
+IN = f"ip saddr {RESOLVER} udp sport 53 ct state new drop"
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("gcc") is None:
+        pytest.skip("there is no C compiler")
+    made = tmp_path_factory.mktemp("check") / "check"
+    made.write_bytes(parts.compile_c(parts.REPOSITORY / "dataplane/check/check.c"))
+    made.chmod(0o755)
+    return made
+
+
+@pytest.fixture(scope="module")
+def places() -> Iterator[tuple[str, str]]:
+    """A pod's namespace and the resolver's, linked without any boundary."""
+    pod, resolver = f"cyck{NET}-pod", f"cyck{NET}-dns"
+    for name in (pod, resolver):
+        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+    try:
+        ip("netns", "add", pod)
+        ip("netns", "add", resolver)
+        ip("-n", pod, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", resolver)
+        for name, address in ((pod, POD), (resolver, RESOLVER)):
+            ip("-n", name, "link", "set", "lo", "up")
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
+            ip("-n", name, "link", "set", "eth0", "up")
+        yield pod, resolver
+    finally:
+        for name in (pod, resolver):
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def _serving(folder: Path, namespace: str, askers: dict[str, int]):  # type: ignore[no-untyped-def]
+    """The resolver's own server in its namespace, with a table as the agent writes it."""
+    (folder / "table.json").write_text(json.dumps({"askers": askers, "names": {}}))
+    text = (
+        "import asyncio, sys; from pathlib import Path; from dataplane.resolver.server import serve;"
+        "from dataplane.resolver.table import Table; from dataplane.resolver.denials import Denials;"
+        "folder = Path(sys.argv[1]); table = Table(folder / 'table.json');"
+        f"asyncio.run(serve(table, Denials(folder / 'denials'), ['{RESOLVER}']))"
+    )
+    folder.chmod(0o755)
+    command = ["env", f"PYTHONPATH={parts.REPOSITORY}", sys.executable, "-c", text, str(folder)]
+    inside = ["nsenter", f"--net=/run/netns/{namespace}", "--"]
+
+    def ready() -> bool:
+        query = ["ss", "-Hlun", "sport", "=", "53"]
+        return bool(subprocess.run([*inside, *query], capture_output=True, check=True).stdout)
+
+    return processes.process(
+        command, folder / "log", ready, namespace=Path("/run/netns", namespace), rights=True
+    )
+
+
+@pytest.fixture
+def check(program: Path, places: tuple[str, str]):  # type: ignore[no-untyped-def]
+    pod, _ = places
+
+    def run(*rules: str, tries: int = 4) -> tuple[int, str]:
+        inside = ["ip", "netns", "exec", pod]
+        text = "flush ruleset\ntable inet t {\n"
+        for hook in ("output", "input"):
+            wanted = [rule for rule in rules if ("daddr" in rule) == (hook == "output")]
+            text += f"chain {hook} {{ type filter hook {hook} priority 0; {'; '.join(wanted)}\n}}\n"
+        subprocess.run(
+            [*inside, "nft", "-f", "-"], input=text + "}\n", text=True, check=True, capture_output=True
+        )
+        # Without rights, as in a pod.
+        command = [*inside, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
+        command += ["--bounding-set=-all", "--inh-caps=-all", "--", str(program), RESOLVER, str(tries)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return done.returncode, done.stdout.strip()
+
+    program.parent.chmod(0o755)
+    for parent in (program.parent.parent, program.parent.parent.parent):
+        parent.chmod(parent.stat().st_mode | 0o011)
+    return run
+
+
+def test_each_missing_half_of_the_boundary_is_found(check, places: tuple[str, str], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with _serving(tmp_path, places[1], {POD: 300}):
+        assert check(OUT, IN) == (0, "The boundary is there in both directions.")
+        code, said = check(IN)
+        assert (
+            code == 1
+            and said == f"The boundary is open outwards: a connection to {RESOLVER} port 54 was answered."
+        )
+        code, said = check(OUT)
+        assert code == 1 and said.startswith("The boundary is open inwards")
+        assert check()[0] == 1
+
+
+def test_a_pod_that_the_resolver_doesnt_know_isnt_started(
+    check, places: tuple[str, str], tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    with _serving(tmp_path, places[1], {}):
+        code, said = check(OUT, IN)
+        assert code == 2 and "isn't the platform's resolver" in said
+
+
+def test_without_a_resolver_it_says_so_and_isnt_content(check, places: tuple[str, str]) -> None:  # type: ignore[no-untyped-def]
+    code, said = check(OUT, IN, tries=1)
+    assert code == 2 and "doesn't answer" in said
