@@ -151,7 +151,7 @@ def revoke_plane(request: HttpRequest, name: str) -> dict[str, Any]:
 
 
 @router.delete("/planes/{name}", operation_id="remove_plane", summary="Forget a plane where nothing is left")
-def remove_plane(request: HttpRequest, name: str, confirm: str) -> dict[str, Any]:
+def remove_plane(request: HttpRequest, name: str, confirm: str = "") -> dict[str, Any]:
     private.remove(acting_user=actor_of(request), name=name, confirm=confirm)
     return {}
 

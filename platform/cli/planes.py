@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from cli.errors import usage
 from cli.output import Json
 from cli.topics import topic
 
-planes = topic("Data planes and nodes (platform admins only).")
+planes = topic("Data planes and nodes: your tenants' own; all of them for platform admins.")
 
 
 def _planes(as_json: bool) -> None:
@@ -21,17 +21,33 @@ def _planes(as_json: bool) -> None:
     if as_json:
         output.as_json(rows)
         return
-    nodes = []
-    for plane in rows:
-        for node in plane.get("nodes", []) or [{}]:
-            nodes.append(
-                {"plane": plane["name"], "engine": plane["engine"], "generation": plane["generation"], **node}
-            )
-    for node in nodes:
-        node["last_seen_at"] = output.ago(node.get("last_seen_at"))
-    columns = {"plane": "PLANE", "engine": "ENGINE", "name": "NODE", "kind": "KIND", "generation": "WANTED",
-               "acknowledged": "APPLIED", "last_seen_at": "HEARD OF", "problems": "PROBLEMS"}  # fmt: skip
-    output.table(nodes, columns, raw=False, empty="There is no data plane.")
+    nodes = [row for plane in rows for row in _nodes(plane)]
+    columns = {"plane": "PLANE", "engine": "ENGINE", "owner": "OWNER", "state": "STATE", "id": "ID", "name": "NODE",
+               "kind": "KIND", "generation": "WANTED", "acknowledged": "APPLIED", "last_seen_at": "HEARD OF",
+               "problems": "PROBLEMS"}  # fmt: skip
+    empty = "There is no data plane that you can see. Make one: `cyto planes add NAME --private TENANT`."
+    output.table(nodes, columns, raw=False, empty=empty)
+
+
+def _nodes(plane: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each node of a plane, one without a node if it has none."""
+    first = {
+        "plane": plane["name"],
+        "engine": plane["engine"],
+        "owner": plane["owner"] or "shared",
+        "state": _state(plane),
+        "generation": plane["generation"],
+    }
+    nodes = plane.get("nodes") or [{}]
+    return [{**first, **node, "last_seen_at": output.ago(node.get("last_seen_at"))} for node in nodes]
+
+
+def _state(plane: dict[str, Any]) -> str:
+    if not plane["offline_since"]:
+        return "online"
+    if not plane["nodes"]:
+        return "not joined yet"
+    return f"offline, last heard of {output.ago(plane['offline_since'])}"
 
 
 @planes.command("list")
@@ -40,19 +56,43 @@ def list_planes(as_json: Json = False) -> None:
     _planes(as_json)
 
 
+@planes.command("show")
+def show(plane: Annotated[str, typer.Argument(metavar="PLANE")], as_json: Json = False) -> None:
+    """One plane: since when it is offline, its nodes, what is wrong with them."""
+    answer = Api().get(f"/planes/{part(plane)}")
+    if as_json:
+        output.as_json(answer)
+        return
+    columns = {"id": "ID", "name": "NODE", "kind": "KIND", "generation": "WANTED", "acknowledged": "APPLIED",
+               "last_seen_at": "HEARD OF", "problems": "PROBLEMS"}  # fmt: skip
+    owner = f"private to {answer['owner']}" if answer["owner"] else "shared"
+    print(f"{answer['name']}: {answer['engine']}, {owner}, {_state(answer)}.")
+    if answer["offline_since"] and answer["nodes"]:
+        print("What runs there goes on and is enforced; it catches up when it returns.")
+    rows = [row for row in _nodes(answer) if row.get("name")]
+    output.table(rows, columns, raw=False, empty="No node has joined. Make a command: `cyto planes token`.")
+
+
 @planes.command("token")
 def token(
     plane: Annotated[str, typer.Argument(metavar="PLANE")],
-    kind: Annotated[str, typer.Option(help="agent or builder.")] = "agent",
+    kind: Annotated[
+        str, typer.Option(help="agent, controller or builder; none: what the plane is joined with.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """A one-time token with which a node enrols."""
+    """A one-time token, and the command that joins a machine or cluster with it."""
     answer = Api().post(f"/planes/{part(plane)}/enrolment-tokens", {"kind": kind})
     if as_json:
         output.as_json(answer)
         return
-    output.note("It is good for one node and can't be shown again.")
-    print(answer["token"])
+    _invitation(answer)
+
+
+def _invitation(answer: dict[str, Any]) -> None:
+    """The command, or the token alone where nothing is joined by a command."""
+    output.note("It is good once, for an hour, and can't be shown again.")
+    print(answer["command"] or answer["token"])
 
 
 def _text(file: Path) -> str:
@@ -65,13 +105,31 @@ def _text(file: Path) -> str:
 @planes.command("add")
 def add(
     name: Annotated[str, typer.Argument(metavar="PLANE")],
-    kubeconfig: Annotated[Path, typer.Option(help="File with everything inline (`--flatten`).")],
-    owner: Annotated[str, typer.Option(help="Tenant of a private plane; none: shared.")] = "",
+    engine: Annotated[str, typer.Option(help="machine or kubernetes.")] = "machine",
+    private: Annotated[
+        str, typer.Option("--private", "--owner", help="The tenant whose own it is; none: shared.")
+    ] = "",
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="A cluster that the platform drives: everything inline (`--flatten`).")
+    ] = None,
+    net: Annotated[
+        int | None, typer.Option(help="Its address ranges, 0 to 15; none: the platform's own.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Add a Kubernetes cluster as a plane."""
-    answer = Api().post("/planes", {"name": name, "kubeconfig": _text(kubeconfig), "owner": owner})
-    output.done(answer, f"{name} is a plane now: Kubernetes {answer['version']}.", raw=as_json)
+    """Make a plane and show the command that joins it; with --kubeconfig a cluster that workers drive."""
+    body: dict[str, Any] = {"name": name, "owner": private, "engine": engine, "net": net}
+    if kubeconfig is not None:
+        body |= {"kubeconfig": _text(kubeconfig), "engine": "kubernetes"}
+    answer = Api().post("/planes", body)
+    if as_json:
+        output.as_json(answer)
+    elif "join" in answer:
+        where = "on the machine, as root" if engine == "machine" else "where `helm` reaches the cluster"
+        output.note(f"{name} waits to be joined. Run this {where}:")
+        _invitation(answer["join"])
+    else:
+        output.done(answer, f"{name} is a plane now: Kubernetes {answer['version']}.", raw=False)
 
 
 @planes.command("kubeconfig")
@@ -114,10 +172,25 @@ def places(plane: Annotated[str, typer.Argument(metavar="PLANE")], as_json: Json
 
 
 @planes.command("revoke")
-def revoke(number: Annotated[int, typer.Argument(metavar="NODE-ID", min=1)], as_json: Json = False) -> None:
-    """End a node's certificates at once."""
-    answer = Api().post(f"/nodes/{number}/revoke")
-    output.done(answer, f"Node {number} is revoked.", raw=as_json)
+def revoke(what: Annotated[str, typer.Argument(metavar="PLANE|NODE-ID")], as_json: Json = False) -> None:
+    """End the certificates of a plane's nodes, or of one node, at once. What runs there goes on."""
+    if what.isdigit():
+        answer = Api().post(f"/nodes/{part(what)}/revoke")
+        output.done(answer, f"Node {what} is revoked.", raw=as_json)
+        return
+    answer = Api().post(f"/planes/{part(what)}/revoke")
+    output.done(answer, f"{what} is revoked: nothing of it opens anything any more.", raw=as_json)
+
+
+@planes.command("remove")
+def remove(
+    plane: Annotated[str, typer.Argument(metavar="PLANE")],
+    confirm: Annotated[str, typer.Option(help="The plane's name once more.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Forget a plane that no environment is on and where nothing is left."""
+    answer = Api().call("DELETE", f"/planes/{part(plane)}", confirm=confirm)
+    output.done(answer, f"{plane} is gone.", raw=as_json)
 
 
 def register(app: typer.Typer) -> None:
