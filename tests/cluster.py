@@ -64,7 +64,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def two_nodes(request: pytest.FixtureRequest) -> Iterator[TwoNodes]:
-    """A cluster with two nodes, of this run alone; skips with the reason where there can't be one."""
+    """A cluster with two nodes, of this run alone, with the CNI of ``CYTOPLANE_TEST_CNI``; skips with the reason where there can't be one."""
     if os.geteuid() != 0:
         pytest.skip("a Kubernetes cluster needs root")
     if control.missing():
@@ -77,8 +77,8 @@ def two_nodes(request: pytest.FixtureRequest) -> Iterator[TwoNodes]:
 def run_cluster() -> Iterator[TwoNodes]:
     """A cluster under the tests' number for a while."""
     number = int(os.environ.get("CYTOPLANE_TEST_NET", "11"))
-    home = Path(f"/var/tmp/cytoplane-cluster-test-{number}")
-    whole = TwoNodes(settings.Cluster(home, number, cache=binaries.cache().parent))
+    home, cni = Path(f"/var/tmp/cytoplane-cluster-test-{number}"), os.environ.get("CYTOPLANE_TEST_CNI", "ptp")
+    whole = TwoNodes(settings.Cluster(home, number, cni, binaries.cache().parent))
     # What an earlier run left, whatever ended it.
     whole.stop()
     try:

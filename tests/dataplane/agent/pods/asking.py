@@ -9,6 +9,7 @@ import json
 import socket
 import struct
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 SECONDS = 1.5
 
@@ -51,7 +52,8 @@ def ask(protocol: str, address: str, port: int, source: str) -> str:
 
 def main() -> None:
     calls = json.loads(sys.argv[1])
-    print(json.dumps([ask(*call) for call in calls]))
+    with ThreadPoolExecutor(32) as pool:
+        print(json.dumps(list(pool.map(lambda call: ask(*call), calls))))
 
 
 if __name__ == "__main__":

@@ -257,7 +257,7 @@ class PodPlane:
     # Desired state.
     def apply(self, topology: Topology, endpoints: Sequence[dict[str, Any]]) -> None:
         """Hand a topology, compiled, to both agents; ``endpoints`` are made by ``endpoint``."""
-        from dataplane.planes.documents import encode
+        from cells.boundary.encoding import encode
 
         self.hand_out(encode(compile_topology(topology)), endpoints)
 

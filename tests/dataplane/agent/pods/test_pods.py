@@ -133,6 +133,7 @@ def stage(pod_plane: PodPlane) -> Iterator[Stage]:
         pod_plane.namespace(name)
     made.web("r1", "r2")
     made.create("r3", "r4")
+    pod_plane.serve(1, "r3", [TCP])
     return made
 
 
@@ -146,8 +147,10 @@ def test_what_is_not_declared_does_not_pass(stage: Stage) -> None:
     assert stage.asked("r3", *closed) == [""] * 4
     calls = stage.direct("r1", "r2")
     assert stage.asked("r4", *calls) == [""] * len(calls)
-    # Nor the other way round.
-    assert stage.asked("r1", *[("tcp", a, TCP) for a in stage.addresses("r2")]) == ["", ""]
+    # Nor the other way round, on either node.
+    back = [("tcp", address, TCP) for address in stage.addresses("r3")]
+    assert stage.asked("r1", *back) == ["", ""]
+    assert stage.asked("r2", *back) == ["", ""]
 
 
 def test_a_service_address_leads_to_pods_of_both_nodes(stage: Stage) -> None:
