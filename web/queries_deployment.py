@@ -33,6 +33,7 @@ KIND_WORDS = {
     "rollback": "Rollback",
     "config": "Configuration change",
     "scale": "Scaling",
+    "promotion": "Promotion",
 }
 
 

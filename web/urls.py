@@ -54,6 +54,7 @@ urlpatterns = [
     path(f"{_CELL}/deployments/<int:number>/retry", deployments.retry),
     path(f"{_CELL}/releases", deployments.releases),
     path(f"{_CELL}/releases/<int:number>/rollback", deployments.rollback),
+    path(f"{_CELL}/releases/<int:number>/promote", deployments.promote),
     path(f"{_CELL}/configuration", configuration.page),
     path(f"{_CELL}/logs", logs.page),
     path(f"{_CELL}/logs/events", logs.events),

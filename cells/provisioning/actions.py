@@ -69,7 +69,9 @@ def leave(cells: Iterable[Cell]) -> None:
 def bind_environment(*, acting_user: Actor, tenant: str, environment: str, plane: str) -> Environment:
     """Let an environment's cells be on a plane. Only while nothing is released or underway in them."""
     owner = Tenant.objects.filter(slug=tenant).first()
-    if owner is not None and not acting_user.is_platform_admin:
+    if owner is None:
+        raise not_found("tenant")
+    if not acting_user.is_platform_admin:
         authorise(acting_user, "manage planes", owner)
     row = (
         Environment.objects.select_for_update(of=("self",))
@@ -77,7 +79,7 @@ def bind_environment(*, acting_user: Actor, tenant: str, environment: str, plane
         .filter(tenant=owner, name=environment)
         .first()
     )
-    if owner is None or row is None:
+    if row is None:
         raise not_found("environment")
     target = Plane.objects.filter(name=plane).first()
     if target is None or target.owner_id not in (None, owner.pk):

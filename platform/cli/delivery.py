@@ -79,6 +79,40 @@ def rollback(
     progress.after(api, where, answer["id"], answer, text, wait=wait, raw=as_json)
 
 
+def promote(
+    to: Annotated[str, typer.Argument(metavar="ENVIRONMENT", help="Where it goes to.")],
+    release: Annotated[
+        str, typer.Option("--release", metavar="RELEASE", help="Like v3; without it what serves.")
+    ] = "",
+    wait: Wait = True,
+    tenant: Tenant = "",
+    project: Project = "",
+    environment: Environment = "staging",
+    as_json: Json = False,
+) -> None:
+    """Bring a release of an environment into another one, as it was built, with that one's configuration."""
+    number = _release(release) if release else ""
+    where, api = place.cell(tenant, project, environment), Api()
+    number = number or _what_serves(api.get(f"{where.path}/releases", limit=200))
+    answer = api.post(f"{where.path}/releases/{number}/promote", {"to": to})
+    target = place.cell(tenant, project, to)
+    text = f"Promoting v{number} of {environment} to {to}."
+    progress.after(api, target, answer["id"], answer, text, wait=wait, raw=as_json)
+
+
+def _what_serves(rows: list[dict]) -> str:
+    """The number of the release that serves."""
+    for row in rows:
+        if row["serving"]:
+            return str(row["number"])
+    raise CliError(
+        "Nothing serves there that could be promoted.",
+        "`cyto releases` lists what there is; name one with --release.",
+        "nothing-released",
+        CONFLICT,
+    )
+
+
 @deployments.command("list")
 def list_deployments(
     limit: Limit = 20, before: Before = 0, tenant: Tenant = "", project: Project = "",
@@ -208,6 +242,7 @@ def scale(
 def register(app: typer.Typer) -> None:
     app.add_typer(releases, name="releases")
     app.command()(rollback)
+    app.command()(promote)
     app.add_typer(deployments, name="deployments")
     app.command()(ps)
     app.command()(scale)

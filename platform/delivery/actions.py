@@ -135,6 +135,48 @@ def rollback(*, acting_user: Actor, cell: Cell, number: int) -> Deployment:
 
 
 @transaction.atomic
+def promote(*, acting_user: Actor, cell: Cell, number: int, to: str) -> Deployment:
+    """The code of a release in another environment of its project, with that environment's configuration.
+
+    Nothing is built: its images are the same by their digests, whatever engine either runs on. Raises
+    `not-found`, `conflict`, and what a push there could raise (`quota`, `host-taken`).
+    """
+    tenant = cell.project.tenant
+    authorise(acting_user, "deploy", tenant)
+    source = Release.objects.filter(cell=cell, number=number).first()
+    if source is None:
+        raise CytoplaneError("not-found", kind="release")
+    target = Cell.objects.filter(project=cell.project, environment__name=to).first()
+    if target is None:
+        raise CytoplaneError("not-found", kind="environment")
+    if target.pk == cell.pk:
+        raise CytoplaneError("conflict", message=f"v{number} is a release of {to} already; roll back to it.")
+    target = _locked(target)
+    sync_specification(cell=target, specification=Specification.from_dict(source.specification))
+    said = f"v{number} of {cell.environment.name}"
+    release = machine.create_release(
+        target,
+        specification=source.specification,
+        images=source.images,
+        commit=source.commit,
+        summary=f"Promote {said}: {source.summary}",
+        created_by=acting_user.name,
+        promoted_from=source,
+    )
+    audit.record(
+        acting_user, "release.promote", release, tenant=tenant, name=str(target), changes={"from": said}
+    )
+    return _queue(
+        target,
+        kind=Deployment.Kind.PROMOTION,
+        release=release,
+        commit=source.commit,
+        summary=f"Promote {said}",
+        created_by=acting_user.name,
+    )
+
+
+@transaction.atomic
 def deploy_configuration(*, acting_user: Actor, cell: Cell) -> Deployment:
     """The serving code with the configuration as it is now, as a new release."""
     authorise(acting_user, "configure", cell.project.tenant)

@@ -25,6 +25,11 @@ class Scale(Schema):
     numbers: dict[str, int]
 
 
+class Promotion(Schema):
+    #: Name of the environment that it goes to.
+    to: str
+
+
 def release_out(release: Release, serving: int | None = None) -> dict[str, Any]:
     return {
         "number": release.number,
@@ -35,7 +40,13 @@ def release_out(release: Release, serving: int | None = None) -> dict[str, Any]:
         "serving": release.pk == serving,
         "variables": release.variable_names,
         "rolled_back_from": release.rolled_back_from.number if release.rolled_back_from else None,
+        "promoted_from": _origin(release),
     }
+
+
+def _origin(release: Release) -> dict[str, Any] | None:
+    source = release.promoted_from
+    return {"environment": source.cell.environment.name, "number": source.number} if source else None
 
 
 def deployment_out(row: Deployment) -> dict[str, Any]:
@@ -89,6 +100,20 @@ def rollback(
 ) -> dict[str, Any]:
     cell = get_cell(actor_of(request), tenant, project, environment)
     return deployment_out(actions.rollback(acting_user=actor_of(request), cell=cell, number=number))
+
+
+@router.post(
+    f"{_CELL}/releases/{{number}}/promote",
+    operation_id="promote",
+    summary="A release's code in another environment; answers with the deployment there",
+)
+def promote(
+    request: HttpRequest, tenant: str, project: str, environment: str, number: int, body: Promotion
+) -> dict[str, Any]:
+    cell = get_cell(actor_of(request), tenant, project, environment)
+    return deployment_out(
+        actions.promote(acting_user=actor_of(request), cell=cell, number=number, to=body.to)
+    )
 
 
 @router.get(f"{_CELL}/replicas", operation_id="list_replicas", summary="What runs")

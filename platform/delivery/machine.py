@@ -224,6 +224,7 @@ def create_release(
     created_by: str,
     configuration: dict | None = None,
     rolled_back_from: Release | None = None,
+    promoted_from: Release | None = None,
 ) -> Release:
     """A new immutable release. Call with the cell's row locked: numbers have no gaps and no twins."""
     last = Release.objects.filter(cell=cell).order_by("-number").values_list("number", flat=True).first() or 0
@@ -239,6 +240,7 @@ def create_release(
         variable_names=sorted({name for part in values.values() for name in part}),
         created_by=created_by,
         rolled_back_from=rolled_back_from,
+        promoted_from=promoted_from,
     )
     box = Box(cell.project.tenant_id)
     release.configuration = box.seal(json.dumps(values), environment.purpose(release))

@@ -25,6 +25,8 @@ class Release(models.Model):
     created_by = models.CharField(max_length=254)
     created_at = models.DateTimeField(auto_now_add=True)
     rolled_back_from = models.ForeignKey("self", null=True, on_delete=models.SET_NULL)
+    #: The release of another environment whose code it is.
+    promoted_from = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="+")
 
     class Meta:
         ordering = ["-number"]
@@ -42,6 +44,7 @@ class Deployment(models.Model):
         ROLLBACK = "rollback"
         CONFIG = "config"
         SCALE = "scale"
+        PROMOTION = "promotion"
 
     class State(models.TextChoices):
         QUEUED = "queued"

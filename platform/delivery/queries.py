@@ -77,7 +77,9 @@ def get_deployment(cell: Cell, number: int) -> Deployment:
 
 
 def releases(cell: Cell) -> QuerySet[Release]:
-    return cell.releases.select_related("rolled_back_from").order_by("-number")
+    return cell.releases.select_related("rolled_back_from", "promoted_from__cell__environment").order_by(
+        "-number"
+    )
 
 
 def replicas(cell: Cell) -> QuerySet[Replica]:

@@ -86,6 +86,7 @@ TABLE: dict[tuple[str, str], Route] = {
     ("POST", f"{_CELL}/deployments/<int:number>/retry"): Route(WRITERS, {}, _FAILED),
     ("GET", f"{_CELL}/releases"): READ,
     ("POST", f"{_CELL}/releases/<int:number>/rollback"): Route(WRITERS, {}, {"number": "1"}),
+    ("POST", f"{_CELL}/releases/<int:number>/promote"): Route(WRITERS, {"to": "staging"}, {"number": "1"}),
     ("GET", f"{_CELL}/configuration"): READ,
     ("POST", f"{_CELL}/configuration"): Route(WRITERS, {"changes": _STAGED}),
     ("GET", f"{_CELL}/logs"): READ,

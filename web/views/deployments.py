@@ -168,7 +168,11 @@ def retry(
 def releases(request: HttpRequest, actor: Actor, tenant: str, project: str, environment: str) -> HttpResponse:
     """Releases of the cell; each but the one that serves can be gone back to."""
     place = cell_place(actor, tenant, project, environment)
-    found = Release.objects.filter(cell=place.cell).select_related("rolled_back_from").order_by("-number")
+    found = (
+        Release.objects.filter(cell=place.cell)
+        .select_related("rolled_back_from", "promoted_from__cell__environment")
+        .order_by("-number")
+    )
     rows = Listing.of(request, found, 20)
     serving = place.cell.serving_release  # type: ignore[union-attr]
     served = set(
@@ -189,6 +193,22 @@ def releases(request: HttpRequest, actor: Actor, tenant: str, project: str, envi
         "serving": serving,
     }  # fmt: skip
     return render(request, "web/releases.html", context)
+
+
+@require_POST
+@signed_in
+def promote(
+    request: HttpRequest, actor: Actor, tenant: str, project: str, environment: str, number: int
+) -> HttpResponse:
+    """A release's code into another environment, whose deployment is shown next."""
+    place = cell_place(actor, tenant, project, environment)
+    to = request.POST.get("to", "")
+    return perform(
+        request,
+        lambda: actions.promote(acting_user=actor, cell=place.cell, number=number, to=to),  # type: ignore[arg-type]
+        back=f"{place.url}/releases",
+        then=lambda deployment: f"{place.tenant_url}/{project}/{to}/deployments/{deployment.pk}",
+    )
 
 
 @require_POST

@@ -78,6 +78,7 @@ TABLE: dict[str, Operation] = {
     "get_config": READ,
     "change_config": Operation(WRITERS, "deploy", {"set": {"GREETING": "hello"}}),
     "list_releases": READ,
+    "promote": Operation(WRITERS, "deploy", {"to": "staging"}, path={"number": "1"}),
     "rollback": Operation(WRITERS, "deploy", path={"number": "1"}),
     "list_replicas": READ,
     "scale": Operation(WRITERS, "deploy", {"numbers": {"web": 2}}),

@@ -317,6 +317,8 @@ def test_what_makes_a_deployment_tells_its_number(shop: Platform) -> None:
         assert ran.code == 0, ran.err
         assert ran.json["kind"] == kind
         waiting = ran.json["id"]
+    ran = cyto("promote", "staging", "--environment", "production", "--no-wait", "--json")
+    assert (ran.code, ran.json["kind"]) == (0, "promotion"), ran.err
     assert cyto("config", "set", "A=1", "--no-wait", "--json").json["changed"] is True
     assert "being cancelled" in cyto("deployments", "cancel", str(waiting)).err
     ran = cyto("deployments", "cancel", str(shop.failed))
@@ -330,7 +332,7 @@ def test_what_makes_a_deployment_tells_its_number(shop: Platform) -> None:
 def test_nothing_to_go_back_to_is_a_conflict(platform: Platform) -> None:
     platform.world.project("shop")
     platform.stand_in()
-    for words in ("rollback", "scale web=2"):
+    for words in ("rollback", "scale web=2", "promote production"):
         ran = platform.cyto(*words.split())
         assert (ran.code, ran.error) == (errors.CONFLICT, "nothing-released"), words
     ran = platform.cyto("open")

@@ -9,10 +9,11 @@ from cryptography.exceptions import InvalidTag
 
 from controlplane.errors import CytoplaneError
 from delivery import actions, environment, machine
-from delivery.models import Deployment, Release
+from delivery.models import Build, Deployment, Release
 from projects import actions as projects
-from projects.models import Cell, Workload
+from projects.models import Cell, Host, Workload
 from tenants.keys import Box
+from tenants.models import AuditEvent
 from tests import factories
 from tests.factories import World
 
@@ -52,6 +53,46 @@ def test_rolling_back_makes_a_new_release_equal_to_the_old_in_code_and_configura
         Box(cell.project.tenant_id).unseal(old.configuration, environment.purpose(again))
     cell.refresh_from_db()
     assert cell.serving_release == again
+
+
+def test_promoting_brings_the_same_images_with_the_configuration_of_where_they_go(world: World) -> None:
+    staging = world.cell(environment="staging")
+    production = world.cell(staging.project, "production")
+    projects.set_variables(acting_user=world.actor(), cell=staging, set={"LEVEL": "low"})
+    projects.set_variables(acting_user=world.actor(), cell=production, set={"LEVEL": "high"})
+    source = world.deploy(staging, ONE, "a" * 40)
+    developer = world.actor("developer")
+    deployment = actions.promote(acting_user=developer, cell=staging, number=source.number, to="production")
+    assert (deployment.kind, deployment.cell) == ("promotion", production)
+    assert not Build.objects.filter(deployment=deployment).exists(), "nothing is built"
+    promoted = world.finish(deployment)
+    assert (promoted.cell, promoted.number, promoted.promoted_from) == (production, 1, source)
+    assert (promoted.images, promoted.specification, promoted.commit) == (
+        source.images,
+        source.specification,
+        source.commit,
+    )
+    assert environment.of_release(promoted)["web"]["LEVEL"] == "high"
+    hosts = set(Host.objects.filter(cell=production).values_list("name", flat=True))
+    assert hosts
+    assert not hosts & set(Host.objects.filter(cell=staging).values_list("name", flat=True))
+    event = AuditEvent.objects.get(verb="release.promote")
+    assert event.changes == {"from": "v1 of staging"}
+
+
+@pytest.mark.parametrize(
+    ("number", "to", "code"),
+    [(1, "staging", "conflict"), (2, "production", "not-found"), (1, "nowhere", "not-found")],
+)
+def test_only_a_release_can_be_promoted_and_only_elsewhere(
+    world: World, number: int, to: str, code: str
+) -> None:
+    cell = world.cell(environment="staging")
+    world.deploy(cell, ONE)
+    with pytest.raises(CytoplaneError) as caught:
+        actions.promote(acting_user=world.actor(), cell=cell, number=number, to=to)
+    assert caught.value.code == code
+    assert not Release.objects.exclude(cell=cell).exists()
 
 
 @pytest.mark.parametrize(("number", "code"), [(2, "conflict"), (7, "not-found"), (0, "not-found")])
