@@ -78,6 +78,14 @@ class Map:
     def close(self) -> None:
         os.close(self.descriptor)
 
+    def again(self) -> Map:
+        """The same map for another thread, by the same descriptor, which stays this one's."""
+        made = object.__new__(Map)
+        made.__dict__ |= self.__dict__
+        made._key = ctypes.create_string_buffer(len(self._key))
+        made._value = ctypes.create_string_buffer(len(self._value))
+        return made
+
     def _attributes(self, flags: int = 0) -> bytes:
         return struct.pack("=IIQQQ", self.descriptor, 0, _address(self._key), _address(self._value), flags)
 

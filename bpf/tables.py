@@ -124,6 +124,12 @@ class Tables(ServiceTables, TrackingTables):
         }
         self.configure(config)
 
+    def reader(self) -> Tables:
+        """Another instance on the same maps, for another thread that only looks. Ends with this one."""
+        made = object.__new__(Tables)
+        made._maps = {name: opened.again() for name, opened in self._maps.items()}
+        return made
+
     def close(self) -> None:
         for opened in self._maps.values():
             opened.close()
@@ -460,16 +466,22 @@ class Tables(ServiceTables, TrackingTables):
 
     def pressure(self) -> dict[str, float]:
         """How full the maps are that the agent fills, 0 to 1."""
-        entries, networks = self._index.sizes()
-        used = {
-            "policy": entries,
-            "external": networks,
-            "services": len(self._services),
-            "backends": sum(len(service.slots) for service in self._services.values()),
-        } | {
-            name: len(self._maps[name].keys())
-            for name in ("endpoints", "callers", "ipcache", "identities", "learned", "limits")
-        }
+        return self.filled() | self.counted()
+
+    def filled(self) -> dict[str, float]:
+        """As ``pressure``, of the maps whose entries are remembered."""
+        policy, external = self._index.sizes()
+        backends = sum(len(service.slots) for service in self._services.values())
+        return self._shares(
+            {"policy": policy, "external": external, "services": len(self._services), "backends": backends}
+        )
+
+    def counted(self) -> dict[str, float]:
+        """As ``pressure``, of the maps whose entries have to be counted."""
+        names = ("endpoints", "callers", "ipcache", "identities", "learned", "limits")
+        return self._shares({name: len(self._maps[name].keys()) for name in names})
+
+    def _shares(self, used: dict[str, int]) -> dict[str, float]:
         return {name: number / self._maps[name].max_entries for name, number in used.items()}
 
 

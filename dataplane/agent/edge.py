@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bpf import edge
@@ -40,7 +40,7 @@ class Guard:
         self._unread: list[str] = []
         self._failed: list[str] = []
 
-    def accept(self, document: dict[str, Any]) -> None:
+    def accept(self, document: Mapping[str, Any]) -> None:
         """Put the list of desired state in force."""
         try:
             entries = document.get("edge", {}).get("denied", [])

@@ -5,22 +5,14 @@ The rules of cells come first, before anything that takes time: what a change cl
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from dataplane.agent.parts import identities
 from dataplane.agent.state import State
-
-#: Below it are the platform's own identities, whose rules several units make up together.
-_FIRST = 256
 
 #: Identity → its rules; None: it is gone.
 Rules = Mapping[str, dict[str, Any] | None]
-
-
-def platforms(identity: int) -> bool:
-    """Whether an identity is the platform's own: its rules are looked at always."""
-    return identity < _FIRST
 
 
 def rules(before: State, after: State, base: int) -> Rules | None:
@@ -31,7 +23,7 @@ def rules(before: State, after: State, base: int) -> Rules | None:
     for number in before.units.keys() | after.units.keys():
         old, new = before.units.get(number), after.units.get(number)
         if old is not new:
-            ours, theirs = _of(old), _of(new)
+            ours, theirs = identities(old), identities(new)
             found |= {text: theirs.get(text) for text in ours.keys() | theirs.keys()}
     return found
 
@@ -43,8 +35,3 @@ def merged(reached: dict[int, Rules | None], generation: int) -> Rules | None:
         changed = reached.pop(number)
         found = None if changed is None or found is None else {**found, **changed}
     return found
-
-
-def _of(unit: bytes | None) -> dict[str, dict[str, Any]]:
-    found = json.loads(unit)["boundary"].get("identities", {}) if unit is not None else {}
-    return {text: entry for text, entry in found.items() if not platforms(int(text))}

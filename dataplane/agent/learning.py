@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +79,7 @@ class Learning:
         self.problem = ""
 
     # What may be learned.
-    def update(self, boundary: dict[str, Any], floor: Iterable[str]) -> None:
+    def update(self, boundary: Mapping[str, Any], floor: Iterable[str]) -> None:
         """Take over what is declared; what isn't any more is closed before this returns."""
         declared = {
             int(identity): [(str(e[0]), int(e[1]), int(e[2]), int(e[3])) for e in entries]

@@ -6,12 +6,12 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bpf.reasons import CODES
 from bpf.tables import Tables
-from dataplane.agent import upstreams
+from dataplane.agent import parts, upstreams
 from dataplane.agent.kernel import Kernel
 from dataplane.agent.learning import Learning
 from dataplane.agent.lessons import Lessons
@@ -36,12 +36,14 @@ class Names:
         self._lessons = Lessons(config, self._tables, self.learning, kernel.connections.places)
         self._servers = upstreams.servers(config)
         self._boundary: dict[str, Any] = {}
+        #: What the resolver's table was made of when it was written.
+        self._written: tuple[bytes | None, dict[str, int], list[str]] | None = None
 
     def close(self) -> None:
         self._lessons.close()
         self._tables.close()
 
-    def apply(self, boundary: dict[str, Any]) -> None:
+    def apply(self, boundary: Mapping[str, Any]) -> None:
         """Close what isn't declared any more; from the first time on the resolver may ask."""
         self._boundary = {"floor": boundary["floor"]}
         self.learning.update(boundary, self._floor())
@@ -58,8 +60,14 @@ class Names:
         """What the snapshot closes, the platform's own ranges among it, and the node's addresses."""
         return [text for text, _ in [*self._boundary["floor"], *self._kernel.floor]]
 
-    def write(self, boundary: dict[str, Any]) -> None:
+    def write(self, boundary: Mapping[str, Any]) -> None:
         """Give the resolver its table, after everything in it is open."""
+        file = self._config.resolver_dir / "table.json"
+        stamps = self.learning.stamps()
+        known = parts.stamp(boundary, "addresses", "names", "external_names")
+        made_of = (known, stamps, list(self._servers))
+        if known is not None and made_of == self._written and file.exists():
+            return
         external = {
             identity: sorted({entry[0] for entry in entries})
             for identity, entries in boundary.get("external_names", {}).items()
@@ -68,17 +76,18 @@ class Names:
             "askers": {address: identity for address, (identity, _) in boundary["addresses"].items()},
             "names": boundary["names"],
             "external": external,
-            "stamps": self.learning.stamps(),
+            "stamps": stamps,
             "servers": self._servers if external else [],
         }
         text = json.dumps(document, sort_keys=True)
-        file = self._config.resolver_dir / "table.json"
         if file.exists() and file.read_text() == text:
+            self._written = made_of
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         write_private(file, text.encode())
         os.chown(file, 0, file.parent.stat().st_gid)
         file.chmod(0o640)
+        self._written = made_of
 
     def take(self) -> Iterator[dict[str, Any]]:
         """Flows to report."""

@@ -11,12 +11,24 @@ import os
 import platform
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 
 from dataplane import addresses
-from dataplane.agent import edge, engines, following, healthfile, kernel, network, programs, state, unready
+from dataplane.agent import (
+    edge,
+    engines,
+    following,
+    healthfile,
+    kernel,
+    network,
+    parts,
+    programs,
+    state,
+    unready,
+)
 from dataplane.agent.logs import Tail, load_places, save_places
 from dataplane.agent.names import Names
 from dataplane.agent.outbox import Outbox
@@ -47,12 +59,12 @@ class Agent:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.control = ControlPlane(config.agent_dir, config.control_plane)
+        self.control = joining.control_plane(config)
         self.gateway = Gateway(config)
         self._gateways = Identity(config, self.control)
         self.edge = edge.Guard(config)
         self.engine = engines.make(config, self.control, self._phase_changed, self._again)
-        self.snapshot: dict[str, Any] | None = None
+        self.snapshot: Mapping[str, Any] | None = None
         self.problems: list[str] = []
         #: Why earlier kernel programs go on in place of this version's; "" if they don't.
         self._refused = ""
@@ -61,9 +73,9 @@ class Agent:
         self._changed = threading.Event()
         self._report = threading.Event()
         self._lock = threading.RLock()
-        self._pending: dict[str, Any] | None = None
+        self._pending: Mapping[str, Any] | None = None
         #: The document that was applied last, and what the engine made of it.
-        self._here: tuple[Any, dict[str, Any]] = (None, {})
+        self._here: tuple[Any, Mapping[str, Any]] = (None, {})
         self._applied = 0
         self._tails: dict[str, Tail] = {}
         self._outbox = Outbox()
@@ -161,12 +173,9 @@ class Agent:
         self._state = fresh
         self._accept(fresh.view())
 
-    def _accept(self, document: dict[str, Any]) -> None:
+    def _accept(self, document: Mapping[str, Any]) -> None:
         with self._lock:
-            before, self.snapshot = self.snapshot, document
-            if isinstance(before, state.View) and before is not document:
-                before.release()
-            self._pending = document
+            self.snapshot = self._pending = document
         self._changed.set()
 
     def _again(self) -> None:
@@ -197,7 +206,7 @@ class Agent:
                 self.problems = [f"the desired state can't be applied: {error}"]
                 self._try_again(document)
 
-    def _try_again(self, document: dict[str, Any] | None) -> None:
+    def _try_again(self, document: Mapping[str, Any] | None) -> None:
         with self._lock:
             superseded = self._pending is not None
             self._pending = self._pending or document
@@ -217,7 +226,7 @@ class Agent:
         if self.problems and self._pending is None:
             self.problems = []
 
-    def apply(self, document: dict[str, Any]) -> None:
+    def apply(self, document: Mapping[str, Any]) -> None:
         """Bring the node to a snapshot and acknowledge it once traffic goes as it says."""
         generation = document["generation"]
         with self._lock:
@@ -242,7 +251,7 @@ class Agent:
         self._applied = document["generation"]
         self._acknowledge(document["generation"])
 
-    def _take_over(self, document: dict[str, Any]) -> None:
+    def _take_over(self, document: Mapping[str, Any]) -> None:
         """After an upgrade: everything that runs is in the new tables before their programs judge."""
         if self.kernel.holding:
             self.kernel.set_services(document["boundary"]["services"], None)
@@ -273,7 +282,7 @@ class Agent:
         if known is not snapshot:
             here = self.engine.adapted(snapshot)
         boundary, serving = here["boundary"], self._serving()
-        self.kernel.set_services(boundary["services"], serving)
+        self.kernel.set_services(boundary["services"], serving, parts.stamp(boundary, "services"))
         if self._names is not None:
             self._names.write(boundary)
         self.engine.published(here)

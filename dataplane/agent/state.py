@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dataplane.agent.parts import Document, encode
 from dataplane.client import write_private
-from dataplane.desired import PLATFORM, joined
+from dataplane.desired import PLATFORM
 
 #: Units from which on the disk is told once to write everything, instead of for each file.
 _MANY = 16
@@ -33,67 +33,38 @@ class State:
     generation: int = 0
     mark: str = ""
     units: dict[str, bytes] = field(default_factory=dict)
+    #: Digests of units, as far as they were asked for.
+    _digests: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
-    def unit(self, number: str) -> dict[str, Any] | None:
-        """A unit that may be changed: it is read anew each time."""
-        found = self.units.get(number)
-        return None if found is None else json.loads(found)
-
-    def view(self) -> View:
-        """All of it, put together when it is looked at."""
-        return View(self)
-
-    def document(self) -> dict[str, Any]:
-        """All of it in one document."""
-        # Read in one go, the units share the names of everything in them.
-        text = b",".join(self.units[number] for number in sorted(self.units, key=int))
-        whole = joined(json.loads(b"[" + text + b"]"))
-        empty: dict[str, Any] = {"endpoints": [], "boundary": {}}
-        return {**empty, **whole, "plane": self.plane, "generation": self.generation}
+    def view(self) -> Document:
+        """All of it, put together part by part when it is looked at."""
+        return Document(self.plane, self.generation, self.units)
 
     def after(self, answer: dict[str, Any]) -> State:
         """The state that an answer of the control plane leads to. Raises ``LookupError`` or ``TypeError``."""
         units = dict(self.units) if answer["base"] else {}
+        digests = dict(self._digests) if answer["base"] else {}
         for number in answer["removed"]:
             units.pop(number, None)
+            digests.pop(number, None)
         for number, unit in answer["units"].items():
-            units[str(int(number))] = json.dumps(unit, sort_keys=True, separators=(",", ":")).encode()
-        return State(answer["plane"], answer["generation"], answer["mark"], units)
+            key = str(int(number))
+            units[key] = encode(unit)
+            digests.pop(key, None)
+        return State(answer["plane"], answer["generation"], answer["mark"], units, digests)
 
-
-class View(dict[str, Any]):
-    """A state's document, which is made when more of it is asked for than its number."""
-
-    def __init__(self, state: State) -> None:
-        super().__init__(plane=state.plane, generation=state.generation)
-        self._state, self._making = state, threading.Lock()
-
-    def __missing__(self, key: str) -> Any:
-        with self._making:
-            if "boundary" not in self.keys():
-                self.update(self._state.document())
-            if key not in self.keys():
-                raise KeyError(key)
-            return super().__getitem__(key)
-
-    def release(self) -> None:
-        """Another state has come: the memory is its now. Whoever still looks makes it anew."""
-        with self._making:
-            for key in self.keys() - {"plane", "generation"}:
-                del self[key]
-
-    def get(self, key: str, default: Any = None) -> Any:
-        try:
-            return self[key]
-        except KeyError:
-            return default
+    def digests(self) -> dict[str, str]:
+        """Unit → its digest."""
+        for number in self.units.keys() - self._digests.keys():
+            self._digests[number] = _digest(self.units[number])
+        return self._digests
 
 
 def save(file: Path, state: State) -> None:
     """Keep a state; it holds secrets, so only root reads it. ``file`` is the index."""
     folder = _folder(file)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    wanted = {number: _digest(unit) for number, unit in state.units.items()}
+    wanted = state.digests()
     present = set(os.listdir(folder))
     names = {_name(number, digest): number for number, digest in wanted.items()}
     missing = [name for name in names if name not in present]
@@ -125,7 +96,7 @@ def load(file: Path) -> State | None:
             units[number] = (_folder(file) / _name(number, digest)).read_bytes()
             if _digest(units[number]) != digest:
                 raise Damaged(f"unit {number} of {file} doesn't match its checksum")
-        return State(index["plane"], index["generation"], index["mark"], units)
+        return State(index["plane"], index["generation"], index["mark"], units, index["units"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise Damaged(f"{file} can't be read: {error}") from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def path_in(config: Config) -> Path:
     return config.agent_dir / "pulls.json"
 
 
-def of(document: dict[str, Any]) -> dict[str, Any]:
+def of(document: Mapping[str, Any]) -> dict[str, Any]:
     """Namespace → hash of its token and the images that desired state has for it."""
     cells: dict[str, dict[str, Any]] = {}
     for endpoint in document["endpoints"]:
@@ -33,7 +34,7 @@ def of(document: dict[str, Any]) -> dict[str, Any]:
     return {name: {**cell, "images": sorted(cell["images"])} for name, cell in sorted(cells.items())}
 
 
-def write(config: Config, document: dict[str, Any]) -> None:
+def write(config: Config, document: Mapping[str, Any]) -> None:
     """Bring the file to a snapshot; not touched if it says the same. Raises ``OSError``."""
     target, text = path_in(config), json.dumps(of(document), sort_keys=True).encode()
     if not target.exists() or target.read_bytes() != text:

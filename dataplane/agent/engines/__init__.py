@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from dataplane.agent.following import Rules
@@ -21,22 +21,22 @@ class Engine(Protocol):
     def begin(self, kernel: Kernel) -> None:
         """The kernel side is up; desired state isn't known yet."""
 
-    def adapted(self, document: dict[str, Any]) -> dict[str, Any]:
+    def adapted(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         """Desired state with the addresses that things have on this engine, to be applied as it is."""
 
     def rules(self, rules: Rules | None) -> Rules | None:
         """Changed rules of identities, with what this engine adds to them."""
 
-    def take_over(self, document: dict[str, Any]) -> list[dict[str, Any]]:
+    def take_over(self, document: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Everything that runs must be in new tables: endpoints that the kernel side has to look for."""
 
-    def start(self, document: dict[str, Any]) -> None:
+    def start(self, document: Mapping[str, Any]) -> None:
         """Let run what is to run, once it may."""
 
-    def published(self, document: dict[str, Any]) -> None:
+    def published(self, document: Mapping[str, Any]) -> None:
         """The kernel's tables and the resolver's say what this document does."""
 
-    def end(self, document: dict[str, Any]) -> list[str]:
+    def end(self, document: Mapping[str, Any]) -> list[str]:
         """Let end what isn't to run any more; no service leads there. Ids that are gone."""
 
     def down(self) -> set[str]:
@@ -57,7 +57,7 @@ class Engine(Protocol):
     def noted(self, health: dict[str, Any]) -> None:
         """What the node says of itself, every few seconds."""
 
-    def tidy(self, document: dict[str, Any]) -> None:
+    def tidy(self, document: Mapping[str, Any]) -> None:
         """Take away what nothing needs any more; called now and then."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dataplane.agent import container, images, network, podman
@@ -41,7 +41,7 @@ class Machine:
     def begin(self, kernel: Kernel) -> None:
         self._kernel = kernel
 
-    def adapted(self, document: dict[str, Any]) -> dict[str, Any]:
+    def adapted(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         """As it is: replicas have the addresses that the control plane allocated."""
         return document
 
@@ -49,10 +49,10 @@ class Machine:
         """As they are."""
         return rules
 
-    def take_over(self, document: dict[str, Any]) -> list[dict[str, Any]]:
+    def take_over(self, document: Mapping[str, Any]) -> list[dict[str, Any]]:
         return document["endpoints"]
 
-    def start(self, document: dict[str, Any]) -> None:
+    def start(self, document: Mapping[str, Any]) -> None:
         for endpoint in document["endpoints"]:
             key = endpoint["id"]
             worker = self.workers.get(key)
@@ -63,10 +63,10 @@ class Machine:
             else:
                 worker.endpoint = endpoint
 
-    def published(self, document: dict[str, Any]) -> None:
+    def published(self, document: Mapping[str, Any]) -> None:
         """Nothing waits for it here."""
 
-    def end(self, document: dict[str, Any]) -> list[str]:
+    def end(self, document: Mapping[str, Any]) -> list[str]:
         wanted = {endpoint["id"] for endpoint in document["endpoints"]}
         gone = [known for known in self.workers if known not in wanted]
         for key in gone:
@@ -111,7 +111,7 @@ class Machine:
     def noted(self, health: dict[str, Any]) -> None:
         """The control plane is told; nobody else asks here."""
 
-    def tidy(self, document: dict[str, Any]) -> None:
+    def tidy(self, document: Mapping[str, Any]) -> None:
         """Take away images that nothing runs any more."""
         wanted = {endpoint["process"]["image"] for endpoint in document["endpoints"]}
         try:
