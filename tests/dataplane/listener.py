@@ -29,20 +29,27 @@ def config(installation: Services) -> Iterator[Config]:
     patch.setattr(users, "ids", lambda config, part="": processes.nobody())
     with processes.folder("control") as home:
         found = Config(home=home, net=NET, agents_port=processes.free_port())
-        for path in (
-            home / "control-gateway",
-            found.server_tls,
-            home / "registry",
-            found.web_socket.parent,
-            found.registry_socket.parent,
-        ):
-            services.owned(path, found, "", 0o755)
-        services.control_gateway(found)
-        services.registry(found)
-        _server_certificate(found.server_tls, authority.Authority())
-        with _web(found), _registry(found), _envoy(found):
+        with listening(found):
             yield found
     patch.undo()
+
+
+@processes.contextmanager
+def listening(config: Config) -> Iterator[None]:
+    """The listener in front of this process for an installation's settings."""
+    for path in (
+        config.home / "control-gateway",
+        config.server_tls,
+        config.home / "registry",
+        config.web_socket.parent,
+        config.registry_socket.parent,
+    ):
+        services.owned(path, config, "", 0o755)
+    services.control_gateway(config)
+    services.registry(config)
+    _server_certificate(config.server_tls, authority.Authority())
+    with _web(config), _registry(config), _envoy(config):
+        yield
 
 
 def _server_certificate(folder: Path, signer: authority.Authority) -> None:
@@ -76,4 +83,4 @@ def _registry(config: Config):  # type: ignore[no-untyped-def]
 def _envoy(config: Config):  # type: ignore[no-untyped-def]
     command = processes.envoy_command(config.home / "control-gateway" / "envoy.json")
     port = config.agents_port
-    return processes.process(command, config.home / "envoy.log", lambda: processes.listens(port))
+    return processes.process(command, config.home / "control.log", lambda: processes.listens(port))

@@ -7,13 +7,10 @@ opens sockets in the replicas' namespaces.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from django.conf import settings
 from django.db import connection
 
@@ -29,8 +25,7 @@ from dataplane import addresses
 from dataplane.agent import network, sockets
 from dataplane.agent.namespaces import run_in
 from dataplane.gateway.files import Gateway
-from dataplane.planes import authority, enrolment
-from dataplane.planes.agents_asgi import application
+from dataplane.planes import enrolment
 from dataplane.planes.models import Node
 from delivery.models import Replica
 from infra import services, users
@@ -39,10 +34,12 @@ from projects.models import Cell
 from tests.bpf import conftest as bpf
 from tests.dataplane import processes
 from tests.dataplane.agent.agents import REPOSITORY
+from tests.dataplane.listener import listening
 from tests.factories import World
 from tests.services import HOME
 
-TCP = socket.IPPROTO_TCP
+#: An agent that starts loads its programs, beside whatever else the machine has to do.
+SECONDS = 120.0
 
 
 @dataclass
@@ -74,9 +71,10 @@ class Plane:
         """Until every replica has a network of its own."""
         for row in Replica.objects.all():
             link = Path(f"/sys/class/net/{self.config.name}v{row.address_index}/operstate")
-            processes.await_true(
+            await_true(
                 lambda link=link: link.exists() and link.read_text().strip() == "up",  # type: ignore[misc]
-                f"r{row.pk} has no network: {self.said()}",
+                self,
+                f"r{row.pk} has no network",
             )
 
     def said(self) -> str:
@@ -93,6 +91,14 @@ class Plane:
         return {each.ends for each in found if each.local != each.remote}
 
 
+def await_true(ready: Callable[[], bool], node: Plane, what: str) -> None:
+    """Wait until it is so; what the agent said comes with the failure."""
+    try:
+        processes.await_true(ready, what, SECONDS)
+    except AssertionError:
+        raise AssertionError(f"{what}: {node.said()}") from None
+
+
 @contextmanager
 def _patched(config: Config) -> Iterator[None]:
     """Settings and files of the control plane of this installation."""
@@ -105,34 +111,6 @@ def _patched(config: Config) -> Iterator[None]:
         yield
     finally:
         patch.undo()
-
-
-@contextmanager
-def _listener(config: Config) -> Iterator[None]:
-    """The agents' listener: Envoy with certificates in front of the agents' application."""
-    for path in (config.home / "control-gateway", config.server_tls, config.web_socket.parent):
-        services.owned(path, config, "", 0o755)
-    services.owned(config.registry_socket.parent, config, "", 0o755)
-    services.control_gateway(config)
-    signer = authority.Authority()
-    certificate, key = signer.issue_server(["localhost", "127.0.0.1"])
-    (config.server_tls / "server.key").write_bytes(authority.key_pem(key))
-    (config.server_tls / "server.pem").write_text(authority.pem(certificate))
-    (config.server_tls / "authority.pem").write_text(signer.pem)
-    server = uvicorn.Server(
-        uvicorn.Config(application, uds=str(config.web_socket), lifespan="off", log_level="warning")
-    )
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-    thread.start()
-    processes.await_true(lambda: processes.answers(config.web_socket), "the agents' application isn't ready")
-    command = processes.envoy_command(config.home / "control-gateway" / "envoy.json")
-    port = config.agents_port
-    try:
-        with processes.process(command, config.home / "control.log", lambda: processes.listens(port)):
-            yield
-    finally:
-        server.should_exit = True
-        thread.join(processes.SECONDS)
 
 
 def _program(config: Config, name: str, command: list[str], home: Path) -> subprocess.Popen:
@@ -187,17 +165,17 @@ def plane(world: World) -> Iterator[Plane]:
         stack.enter_context(_patched(config))
         services.owned(config.gateway_dir, config, "-gw", 0o700)
         services.owned(config.resolver_dir, config, None, 0o755)
-        stack.enter_context(_listener(config))
+        stack.enter_context(listening(config))
         config.agent_dir.mkdir(mode=0o700)
         (config.agent_dir / "enrolment").write_text(enrolment.create_token(Node.Kind.AGENT, world.plane))
         agent = ["-m", "tests.dataplane.agent.follower"]
         stack.enter_context(_running(config, "agent", agent, home))
         made = Plane(config, world)
         stack.callback(lambda: [each.close() for each in made.opened])
-        processes.await_true(lambda: Node.objects.filter(plane=world.plane).exists(), "nobody enrolled")
         gateway = Gateway(config)
         bootstrap = processes.envoy_command(config.gateway_dir / "bootstrap.json")
-        processes.await_true(lambda: made.gateway.exists() and _up(config), f"no gateway: {made.said()}")
+        await_true(lambda: made.gateway.exists() and _up(config), made, "there is no gateway")
+        await_true(lambda: Node.objects.filter(plane=world.plane).exists(), made, "nobody enrolled")
         stack.enter_context(
             processes.process(bootstrap, home / "envoy.log", gateway.healthy, namespace=made.gateway)
         )
