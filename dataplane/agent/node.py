@@ -32,8 +32,9 @@ from dataplane.agent import (
 from dataplane.agent.logs import Tail, load_places, save_places
 from dataplane.agent.names import Names
 from dataplane.agent.outbox import Outbox
+from dataplane.agent.pods import joining
 from dataplane.agent.watch import Watch
-from dataplane.client import ControlPlane, NotEnrolled, Refused
+from dataplane.client import NotEnrolled, Refused
 from dataplane.gateway.files import Gateway
 from dataplane.gateway.identity import Identity
 from infra.config import Config

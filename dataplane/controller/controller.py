@@ -20,11 +20,11 @@ from dataplane import addresses
 from dataplane.agent import healthfile
 from dataplane.agent.state import Damaged, State, load, save
 from dataplane.client import ControlPlane, NotEnrolled, Refused
-from dataplane.controller import identity, nodes
+from dataplane.controller import identity, nodes, rights
 from dataplane.controller.credentials import credentials, signed_in_by_file
 from dataplane.controller.lease import RENEW, Lease
 from dataplane.controller.places import Places
-from dataplane.drivers.interface import DriverError
+from dataplane.drivers.interface import CellStatus, DriverError, PlacedCell
 from dataplane.drivers.kubernetes import Kubernetes
 from dataplane.drivers.kubernetes.api import Api
 from dataplane.drivers.kubernetes.site import Site
@@ -44,7 +44,7 @@ class Controller:
         self.config = config
         self.control = ControlPlane(config.controller_dir, config.control_plane)
         self.lease = Lease(self._api, NAMESPACE, os.environ.get("POD_NAME") or socket.gethostname())
-        self.places = Places(self._driver, lambda: self.lease.held)
+        self.places = Places(self._driver, lambda: self.lease.held, self._grant)
         self._state = State()
         self._state_file = config.controller_dir / "state.json"
         self._stopping = threading.Event()
@@ -58,6 +58,10 @@ class Controller:
 
     def _driver(self) -> Kubernetes:
         return Kubernetes(credentials(self.config), site=self._site())
+
+    def _grant(self, cell: PlacedCell) -> CellStatus | None:
+        with self._api() as api:
+            return rights.grant(api, cell, NAMESPACE)
 
     def _site(self) -> Site:
         resolver = addresses.workload(self.config, addresses.RESOLVER)

@@ -57,7 +57,10 @@ def keep(folder: Path, api: Api) -> None:
     if known is not None and known.get("data") == files:
         return
     labels = {"app.kubernetes.io/part-of": "cytoplane"}
-    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": RELEASES, "labels": labels}})
+    if api.get("v1", "Namespace", "", RELEASES) is None:
+        api.create(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": RELEASES, "labels": labels}}
+        )
     metadata = {"name": SECRET, "namespace": RELEASES, "labels": labels}
     api.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": files})
 

@@ -57,10 +57,18 @@ class _Place:
 
 
 class Places:
-    """``driver`` makes one that is signed in now; nothing begins unless ``may`` says so."""
+    """``driver`` makes one that is signed in now; nothing begins unless ``may`` says so.
 
-    def __init__(self, driver: Callable[[], Driver], may: Callable[[], bool]) -> None:
-        self._driver, self._may = driver, may
+    ``grant`` is called before each call for a place that is wanted: a status from it is all there is to say.
+    """
+
+    def __init__(
+        self,
+        driver: Callable[[], Driver],
+        may: Callable[[], bool],
+        grant: Callable[[PlacedCell], CellStatus | None],
+    ) -> None:
+        self._driver, self._may, self._grant = driver, may, grant
         self._places: dict[str, _Place] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="place")
@@ -109,7 +117,8 @@ class Places:
                 return
             cell, wanted = place.cell(), place.document["wanted"]
             driver = self._driver()
-            status = _ensured(driver, cell) if wanted else driver.remove(cell)
+            waiting = self._grant(cell) if wanted else None
+            status = waiting or (_ensured(driver, cell) if wanted else driver.remove(cell))
             ready = status.state in (CellState.READY, CellState.ABSENT)
             self._done(place, digest, CHECK if ready else GOING)
             self._say(location, _told(status))

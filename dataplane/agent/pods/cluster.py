@@ -109,6 +109,14 @@ class Cluster:
         """A pod; None if there is none of this name."""
         return self._send("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
 
+    def secret(self, namespace: str, name: str) -> Object | None:
+        """A secret; None if there is none of this name."""
+        return self._send("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+
+    def forget_secret(self, namespace: str, name: str) -> None:
+        """Delete a secret; nothing happens if there is none."""
+        self._send("DELETE", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+
     def pods_of(self, namespace: str, replica: str) -> list[Object]:
         """Pods of a cell's namespace that say they are this replica."""
         found = self._send(

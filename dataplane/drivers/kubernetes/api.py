@@ -40,6 +40,7 @@ SEEN = {
     "Node": ("nodes", False),
     "Lease": ("leases", True),
     "RoleBinding": ("rolebindings", True),
+    "RoleBinding": ("rolebindings", True),
 }
 
 

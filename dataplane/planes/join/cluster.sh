@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes a cluster a Cytoplane data plane: the chart `data-plane`, installed with Helm 3 and the kubeconfig that
-# helm uses here. The token is in CYTOPLANE_TOKEN. Arguments go on to Helm: `… sh -s -- --set agent.tolerations=…`.
+# helm uses here. The token is in CYTOPLANE_TOKEN. Arguments go on to Helm: `… sh -s -- --set 'clusterNetworks={10.0.0.0/16}'`.
 set -eu
 # values
 
