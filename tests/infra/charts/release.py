@@ -207,7 +207,12 @@ def push(work: Path, address: str, token: str, tenant: str, project: str) -> sub
     command = ["git", "-C", str(work), "-c", f"http.curloptResolve={HOST}:8000:{address}", "push"]
     url = f"http://member@{HOST}:8000/git/{tenant}/{project}.git"
     return subprocess.Popen(
-        [*command, url, "main"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, url, "main"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
 
 
