@@ -181,9 +181,10 @@ class Node:
         self.allow(*((a, b, p, k) for a in everybody for b in everybody if a != b for p, k in protocols))
 
     def refusals(self, housekeeping: bool = False) -> set[str]:
-        """Since the last time. Kernels announce groups and look for routers whenever they like."""
+        """Since the last time. Kernels announce groups and look for routers whenever they like, also before
+        their interface is known."""
         found = {f.reason for f in self.tables.drain_flows() if not f.allowed}
-        return found if housekeeping else found - {"NEIGHBOUR"}
+        return found if housekeeping else found - {"NEIGHBOUR", "NOT_READY"}
 
     def close(self) -> None:
         for member in self.pods.values():
