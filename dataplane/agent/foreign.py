@@ -90,7 +90,10 @@ def _describe(ifname: str, path: Path | None = None) -> dict:
     done = subprocess.run(command, text=True, capture_output=True, check=False)
     if done.returncode:
         raise NetworkError(done.stderr.strip() or f"there is no {ifname}")
-    return next(entry for entry in json.loads(done.stdout) if entry.get("ifname") == ifname)
+    for entry in json.loads(done.stdout or "[]"):
+        if entry.get("ifname") == ifname:
+            return entry
+    raise NetworkError(f"there is no {ifname}")
 
 
 def _namespace_id(path: Path) -> int:
