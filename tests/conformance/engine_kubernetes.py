@@ -185,6 +185,10 @@ class KubernetesEngine:
             self._open.callback(asker.close)
         self._relay(boundary)
 
+    def node_of(self, index: int) -> int:
+        """Where a replica is."""
+        return self._node[index]
+
     def _inside(self, index: int) -> Path:
         """A replica's namespace, as the machine sees it."""
         return self.plane.inside(self._node[index], self._pods[index]["netns"])

@@ -12,6 +12,8 @@ from tests.conformance.world import FLOORED, NODE, OUTSIDE
 
 #: On a node. Not of the form of the platform's own interfaces: it is an uplink to them.
 _LINK = "uplink"
+#: Of both nodes' links: IPv6 takes a gateway by an interface only if no other way leads to it.
+_NEAR, _FAR = "fe80::1", "fe80::2"
 
 
 class OutsideNodes:
@@ -46,16 +48,19 @@ class OutsideNodes:
             place,
             f"addr add {v4}/32 dev {_LINK}",
             f"addr add {v6}/128 dev {_LINK} nodad",
+            f"addr add {_NEAR}/64 dev {_LINK} nodad",
             f"link set {_LINK} up",
         )
-        lines = [f"link set {link} up"]
+        lines = [f"addr add {_FAR}/64 dev {link} nodad", f"link set {link} up"]
         if node == NODES[0]:
             # Both nodes have one address towards the outside; strangers reach the first.
             lines += [f"route add {v4} dev {link}", f"route add {v6} dev {link}"]
         lines += [f"route add {network} via {v4} dev {link} onlink" for network in self._pods(node, 4)]
-        lines += [f"route add {network} via {v6} dev {link} onlink" for network in self._pods(node, 6)]
+        lines += [f"route add {network} via {_NEAR} dev {link}" for network in self._pods(node, 6)]
         _ip(self.name, *lines)
-        _ip(place, *(f"route add {address} dev {_LINK}" for address in (*OUTSIDE, *FLOORED)))
+        # A neighbour of IPv6 answers for what its interface has, and the addresses are on another one.
+        far = (f"{address} via {_FAR}" if ":" in address else address for address in (*OUTSIDE, *FLOORED))
+        _ip(place, *(f"route add {way} dev {_LINK}" for way in far))
 
     def _pods(self, node: int, version: int) -> list[str]:
         return [str(network) for network in self._cluster.pods(node) if network.version == version]
