@@ -442,31 +442,28 @@ class Kernel:
         network.set_addresses(self._tables, namespace, new, gone)
         self._gateway_extra = wanted
 
-    def set_services(
-        self, services: Iterable[dict[str, Any]], serving: set[str] | None, stamp: bytes | None = None
-    ) -> int:
-        """Services with the backends that may serve; the number that changed.
-
-        ``stamp``: another value where the services are others, if that is known.
-        """
+    def serve(self, boundary: Mapping[str, Any], serving: set[str] | None) -> int:
+        """Its services with the backends that may serve, looked at where they can be others than before."""
+        stamp = parts.stamp(boundary, "services")
         made_of = None if stamp is None else (stamp, hash(serving if serving is None else frozenset(serving)))
         with self._lock:
             same = made_of is not None and self._served is not None and self._served_of == made_of
-        number = 0 if same else self._put_services(services, serving, made_of)
+        if same:
+            self._let_go()
+            return 0
+        number = self.set_services(boundary["services"], serving)
         with self._lock:
-            leaving, self._leaving = self._leaving, []
-        for gone in leaving:
-            self.connections.left(gone)
+            self._served_of = made_of
         return number
 
-    def _put_services(
-        self, services: Iterable[dict[str, Any]], serving: set[str] | None, made_of: tuple[bytes, int] | None
-    ) -> int:
-        found = in_service(list(services), serving)
+    def set_services(self, services: list[dict[str, Any]], serving: set[str] | None) -> int:
+        """Services with the backends that may serve; the number that changed."""
+        found = in_service(services, serving)
         found += selftest.services(self.config)
         wanted = {service.key: service for service in found}
         with self._lock:
             before, self._served = self._served, None
+            self._served_of = None
             try:
                 if before is None:
                     number = self._tables.set_services(found)
@@ -475,8 +472,15 @@ class Kernel:
             except OSError as error:
                 raise KernelError(refusal("the services", error)) from error
             self._served = {key: hash(service) for key, service in wanted.items()}
-            self._served_of = made_of
+        self._let_go()
         return number
+
+    def _let_go(self) -> None:
+        """End the sockets that wait for backends which no service leads to any more."""
+        with self._lock:
+            leaving, self._leaving = self._leaving, []
+        for gone in leaving:
+            self.connections.left(gone)
 
     def _set_services(self, before: dict[bytes, int], wanted: dict[bytes, Service]) -> int:
         different = [service for key, service in wanted.items() if before.get(key) != hash(service)]

@@ -23,6 +23,7 @@ from dataplane.agent import (
     following,
     healthfile,
     kernel,
+    memory,
     network,
     parts,
     programs,
@@ -143,12 +144,7 @@ class Agent:
                 self.control.renew_if_due()
                 if self.config.engine == "kubernetes" and self._gateways.keep():
                     self._again()
-                have = self._state
-                answer = self.control.get(
-                    "/agent/desired", generation=have.generation, mark=have.mark, wait=POLL_SECONDS
-                )
-                if answer is not None:
-                    self._take(have.after(answer), answer["base"])
+                self._ask()
                 delay = 0.5
             except NotEnrolled as error:
                 log.info("%s", error)
@@ -161,6 +157,18 @@ class Agent:
                 log.exception("following the control plane failed")
                 time.sleep(delay)
                 delay = min(delay * 2, 15)
+
+    def _ask(self) -> None:
+        have = self._state
+        answer = self.control.get(
+            "/agent/desired", generation=have.generation, mark=have.mark, wait=POLL_SECONDS
+        )
+        if answer is None:
+            return
+        fresh, base = have.after(answer), answer["base"]
+        # What it was read from is many times as large.
+        del answer, have
+        self._take(fresh, base)
 
     def _take(self, fresh: state.State, base: int = 0) -> None:
         """What the control plane gave: what it closes is closed, then it is kept, then applied."""
@@ -249,8 +257,11 @@ class Agent:
             self._tails.pop(key, None)
             self._sent.pop(key, None)
         self.problems = []
+        whole = reached is None or not self._applied
         self._applied = document["generation"]
         self._acknowledge(document["generation"])
+        if whole:
+            memory.give_back()
 
     def _take_over(self, document: Mapping[str, Any]) -> None:
         """After an upgrade: everything that runs is in the new tables before their programs judge."""
@@ -283,11 +294,14 @@ class Agent:
         if known is not snapshot:
             here = self.engine.adapted(snapshot)
         boundary, serving = here["boundary"], self._serving()
-        self.kernel.set_services(boundary["services"], serving, parts.stamp(boundary, "services"))
+        self.kernel.serve(boundary, serving)
         if self._names is not None:
             self._names.write(boundary)
         self.engine.published(here)
-        expected = self.gateway.apply(boundary["gateway"], serving)
+        stamp = parts.stamp(boundary, "gateway")
+        expected = self.gateway.unchanged(stamp, serving)
+        if expected is None:
+            expected = self.gateway.apply(boundary["gateway"], serving, stamp)
         end = time.monotonic() + ENVOY_SECONDS
         while (missing := self.gateway.wait(expected, 0.1)) and time.monotonic() < end:
             if self.snapshot is not snapshot or self._pending is not None:

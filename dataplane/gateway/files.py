@@ -59,17 +59,35 @@ class Gateway:
         self._config, self._folder = config, config.gateway_dir
         #: What Envoy hadn't taken over when somebody last gave up waiting.
         self._overdue: set[str] = set()
+        #: What the files were made of, where that has a stamp, and what Envoy must report of them.
+        self._written: tuple[tuple[bytes, frozenset[str] | None, bool], dict[str, str]] | None = None
 
-    def apply(self, gateway: dict[str, Any], serving: set[str] | None = None) -> dict[str, str]:
+    def _made_of(
+        self, stamp: bytes | None, serving: set[str] | None
+    ) -> tuple[bytes, frozenset[str] | None, bool] | None:
+        known = serving if serving is None else frozenset(serving)
+        return None if stamp is None else (stamp, known, (self._folder / between.IDENTITY).exists())
+
+    def unchanged(self, stamp: bytes | None, serving: set[str] | None) -> dict[str, str] | None:
+        """What ``apply`` would answer, if it would write what is written; None if nobody knows."""
+        written = self._written
+        if written is None or self._overdue or written[0] != self._made_of(stamp, serving):
+            return None
+        return written[1]
+
+    def apply(
+        self, gateway: dict[str, Any], serving: set[str] | None = None, stamp: bytes | None = None
+    ) -> dict[str, str]:
         """Write everything; stat name → version that Envoy must report for each file.
 
-        ``serving``: ids of replicas that may get traffic; None for all. Backends first and routes
+        ``stamp``: another value where ``gateway`` is another, if that is known. ``serving``: ids of replicas that may get traffic; None for all. Backends first and routes
         last: nothing ever points to what isn't there yet. Envoy reads every file of a folder when one
         of them is replaced, so clusters are waited for before routes are written. A file that was
         overdue is replaced even if it says the same: Envoy doesn't come back by itself to one that it
         couldn't use.
         """
         overdue, self._overdue = self._overdue, set()
+        made_of, self._written = self._made_of(stamp, serving), None
         gateway = between.split(gateway, serving, (self._folder / between.IDENTITY).exists())
         backends = {entry["name"]: _serving(entry, serving) for entry in gateway["clusters"]}
         expected = {}
@@ -94,6 +112,8 @@ class Gateway:
         for file in folder.glob("*.json"):
             if file.stem not in backends:
                 file.unlink()
+        if made_of is not None:
+            self._written = made_of, expected
         return expected
 
     def _await_clusters(self, expected: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from bpf import layout
 from bpf.tables import ALLOW, EGRESS, INGRESS
-from dataplane.agent import following, network
+from dataplane.agent import following, network, parts
 from dataplane.agent.kernel import Kernel, KernelError
 from dataplane.agent.state import State
 from infra.config import Config
@@ -172,6 +172,37 @@ def test_services_follow_differences_and_failures(opened: Kernel, monkeypatch: p
     assert kept() == own + 1
 
 
+@pytest.mark.root
+def test_services_that_are_the_same_arent_looked_at_and_backends_that_left_are_let_go_all_the_same(
+    opened: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = str(opened.config.services4[FIRST_SERVICE + 7])
+
+    def said(port: int) -> Any:
+        backends = [["r1", str(opened.config.workloads4[9000]), 8080]]
+        service = {"consumer": 0, "address": address, "port": port, "protocol": TCP, "backends": backends}
+        unit = parts.encode({"endpoints": [], "boundary": {"services": [service]}})
+        return parts.Document(1, 1, {"1": unit})["boundary"]
+
+    read: list[int] = []
+    put = opened.set_services
+
+    def counted(*arguments: Any) -> int:
+        read.append(1)
+        return put(*arguments)
+
+    monkeypatch.setattr(opened, "set_services", counted)
+    opened.serve(said(80), {"r1"})
+    assert opened.serve(said(80), {"r1"}) == 0 and len(read) == 1
+    assert opened.serve(said(81), {"r1"}) == 2 and opened.serve(said(81), set()) == 1
+    assert len(read) == 3
+    opened.backend_left("r1", int(WEB), ("192.0.2.1", "2001:db8::1"))
+    opened.serve(said(81), set())
+    assert not opened._leaving and len(read) == 3
+    put([], None)
+    assert opened.serve(said(81), set()) == 1, "what somebody else put there isn't believed to be the same"
+
+
 # Which rules differ.
 
 
@@ -183,6 +214,28 @@ def state(generation: int, **units: dict[str, Any]) -> State:
         for number, identities in units.items()
     }
     return State(1, generation, f"m{generation}", found)
+
+
+@pytest.mark.root
+def test_rules_of_the_platform_are_put_together_from_units_and_in_force_with_a_difference(
+    opened: Kernel,
+) -> None:
+    def told(port: int) -> Any:
+        own = boundary(OPEN)
+        own["identities"]["4"] = {
+            "cell": 0,
+            "policy": [[int(WEB), port, TCP, EGRESS, ALLOW, 9]],
+            "external": [],
+        }
+        more = {"identities": {"4": {"cell": 0, "policy": [[int(API), port, TCP, EGRESS, ALLOW, 9]]}}}
+        units = {"0": {"endpoints": [], "boundary": own}, "1": {"endpoints": [], "boundary": more}}
+        return parts.Document(1, 1, {n: parts.encode(unit) for n, unit in units.items()})["boundary"]
+
+    opened.apply(told(53), None, 2)
+    assert in_force(opened, "4") == {int(WEB), int(API)}
+    opened.apply(told(54), {}, 3)
+    assert {key[1] for key in opened._tables._index[4][0]} == {54}
+    assert opened._tables.callers(int(API)) == {int(WEB)}
 
 
 def test_what_differs_is_what_changed_units_say() -> None:
