@@ -20,7 +20,7 @@ from tests.infra.charts import tables
 
 CHART = Path(__file__).resolve().parents[3] / "infra" / "charts" / "data-plane"
 VERSIONS = ("1.20", "1.25", "1.31")
-_NEWER = ["policy/v1/PodDisruptionBudget", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"]
+_NEWER = ["admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"]
 #: What may be added to a container that drops all capabilities, and nothing else.
 AGENT = {"BPF", "CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "NET_RAW", "PERFMON", "SYS_ADMIN"}
 LAUNCHER = {"SETGID", "SETPCAP", "SETUID", "SYS_ADMIN"}
@@ -82,7 +82,7 @@ def test_it_is_without_fault_for_helm() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_versions_of_the_api_are_those_that_the_cluster_has(version: str) -> None:
     budget = one("PodDisruptionBudget", "controller", version)
-    assert budget["apiVersion"] == ("policy/v1" if version == "1.31" else "policy/v1beta1")
+    assert budget["apiVersion"] == ("policy/v1beta1" if version == "1.20" else "policy/v1")
     admission = [o for o in objects(version) if o["kind"].startswith("ValidatingAdmissionPolicy")]
     assert len(admission) == (2 if version == "1.31" else 0)
 
@@ -147,7 +147,7 @@ def test_no_right_is_for_everything_and_secrets_only_where_they_are_its_own(vers
 
 def test_what_the_controller_binds_is_what_the_chart_has() -> None:
     assert one("ClusterRole", ROLE)
-    assert NAME == one("ServiceAccount", "controller")["metadata"]["name"]
+    assert one("ServiceAccount", "controller")["metadata"]["name"] == NAME
     policy = one("ValidatingAdmissionPolicy", "cytoplane-controller")
     assert "^cell-[1-9][0-9]{0,18}-[0-9a-f]{8}$" in json.dumps(policy)
 

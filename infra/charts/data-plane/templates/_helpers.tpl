@@ -56,7 +56,5 @@ env:
 
 {{/* policy/v1 came with 1.21. */}}
 {{- define "plane.disruptionVersion" -}}
-{{- if .Capabilities.APIVersions.Has "policy/v1/PodDisruptionBudget" -}}policy/v1
-{{- else if .Capabilities.APIVersions.Has "policy/v1" -}}policy/v1
-{{- else -}}policy/v1beta1{{- end -}}
+{{- if semverCompare ">=1.21.0-0" .Capabilities.KubeVersion.Version -}}policy/v1{{- else -}}policy/v1beta1{{- end -}}
 {{- end }}
