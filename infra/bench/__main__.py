@@ -12,6 +12,7 @@ NAMES = {
     "service_kube": "connections through real kube-proxy at 5,000 services against direct ones",
     "services": "connections at 1 to 10,000 services against direct ones and iptables rules",
     "veth": "traffic with policy and accounting against plain veths",
+    "tracking": "traffic past the node's connection tracking against the same traffic tracked",
     "fresh": "a fresh Debian root to the first application live (minutes)",
     "compile": "10,000 cells compiled whole against one change",
     "change": "a changed declaration to the kernel's verdict, at 1, 100 and 1,000 cells",
