@@ -250,18 +250,14 @@ class Kernel:
         """Addresses of pods of other nodes, and whose they are; no others."""
         with self._lock:
             present = {a: owner for a, (owner, ifindex) in self._tables.addresses().items() if not ifindex}
-            for address in present.keys() - owners.keys():
-                self._tables.remove_address(address)
-            for address, identity in owners.items():
-                if present.get(address) != identity:
-                    self._tables.set_address(address, identity, 0)
-            changed = {
-                identity
-                for identity in (*present.values(), *owners.values())
-                if {a for a, i in present.items() if i == identity}
-                != {a for a, i in owners.items() if i == identity}
-            }
-        self._changed(changed)
+            gone = present.items() - owners.items()
+            fresh = owners.items() - present.items()
+            for address, _ in gone:
+                if address not in owners:
+                    self._tables.remove_address(address)
+            for address, identity in fresh:
+                self._tables.set_address(address, identity, 0)
+        self._changed({identity for _, identity in (*gone, *fresh)})
 
     def underlays(self, names: list[str]) -> None:
         """The interfaces by which other nodes' pods are reached. Raises ``OSError`` or ``attach.NotOurs``."""

@@ -118,9 +118,9 @@ class Agent:
         self.kernel.ensure_platform()
         self.edge.refresh()
         self._names = Names(self.config, self.kernel)
-        self.engine.begin(self.kernel)
         self._watch = Watch(self.config, self.kernel, self._report.set)
         self._watch.check()
+        self.engine.begin(self.kernel)
         log.info("kernel side and platform namespaces are up")
 
     def _restore(self) -> None:

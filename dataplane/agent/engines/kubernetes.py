@@ -83,8 +83,8 @@ class Kubernetes:
         self.local.restore(kernel)
         self._restore_node()
         self._look_at_node()
-        self.others.start()
         self._server.start()
+        self.others.start()
         threading.Thread(target=self._sweep_loop, name="pods", daemon=True).start()
 
     def _restore_node(self) -> None:

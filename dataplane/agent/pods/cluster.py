@@ -177,7 +177,7 @@ class Cluster:
             "GET", f"/api/v1/namespaces/{NAMESPACE}/configmaps", params={"labelSelector": LABEL}
         )
         if found is None:
-            return {}, ""
+            raise ClusterError("the cluster's API server knows no ConfigMaps")
         texts = {item["metadata"]["name"]: _said(item) for item in found.get("items") or []}
         return texts, found["metadata"]["resourceVersion"]
 

@@ -45,6 +45,11 @@ class Pod:
     def placement(self, node: str, serving: bool = True) -> Placement:
         return Placement(node, self.uid, self.namespace, self.v4, self.v6, self.since, serving)
 
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Its addresses; twice the same if it has one."""
+        return self.v4 or self.v6, self.v6 or self.v4
+
     def there(self) -> bool:
         """Whether its network still is: its namespace and the node's end of its interface."""
         try:
@@ -134,6 +139,7 @@ class Local:
             before = self._pods.get(pod.replica)
             if before is not None:
                 kernel.release_pod(before.replica)
+                kernel.backend_left(before.replica, before.identity, before.pair)
             self._pods[pod.replica] = pod
             self._save()
             try:
@@ -152,8 +158,7 @@ class Local:
             if pod is None or (container and pod.container != container):
                 return False
             kernel.release_pod(replica)
-            pair = (pod.v4 or pod.v6, pod.v6 or pod.v4)
-            kernel.backend_left(replica, pod.identity, pair)
+            kernel.backend_left(replica, pod.identity, pod.pair)
             del self._pods[replica]
             self._unwanted.pop(replica, None)
             self._save()

@@ -45,9 +45,6 @@ class Others:
                     self._take(texts, whole=True)
                 self.problem = ""
                 pause = FIRST_PAUSE
-                if not version:
-                    time.sleep(LONGEST_PAUSE)
-                    continue
                 for name, text, reached in self._cluster.watch(version):
                     if name:
                         self._take({name: text})

@@ -149,7 +149,11 @@ def test_kubelet_may_ask_the_declared_probe_port_of_each_component_and_no_other(
 
 def test_rules_that_come_ahead_of_the_rest_have_the_probes_too() -> None:
     probed = probes(document()["endpoints"])
-    changed = {"300": {"cell": 7, "policy": [], "external": []}, "302": None, "999": {"policy": []}}
+    changed: dict[str, Any] = {
+        "300": {"cell": 7, "policy": [], "external": []},
+        "302": None,
+        "999": {"policy": []},
+    }
     found = adapted_rules(changed, probed)
     assert found is not None
     assert found["300"] == {

@@ -7,7 +7,7 @@ each other.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -126,7 +126,7 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(pod_plane: PodPlane) -> Iterator[Stage]:
+def stage(pod_plane: PodPlane) -> Stage:
     made = Stage(pod_plane)
     made.apply()
     for name in (CELL, NEIGHBOUR, "others"):

@@ -90,7 +90,11 @@ def test_more_than_it_can_hold_is_sent_away_and_nobody_hangs(
     monkeypatch.setattr(module, "WORKERS", 2)
     monkeypatch.setattr(module, "WAITING", 1)
     release = threading.Event()
-    served = Server(tmp_path / "cni.sock", lambda question: release.wait(20) and None)
+
+    def answer(question: dict[str, Any]) -> None:
+        release.wait(20)
+
+    served = Server(tmp_path / "cni.sock", answer)
     served.start()
     desk = Desk.__new__(Desk)
     desk.path = tmp_path / "cni.sock"
