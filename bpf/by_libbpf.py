@@ -8,7 +8,7 @@ import re
 import stat
 from pathlib import Path
 
-from bpf import programs, source
+from bpf import prebuild, programs, source
 from bpf.errors import LoadError, refused
 from bpf.opening import Opened, captured
 
@@ -40,6 +40,8 @@ def _library() -> ctypes.CDLL:
 def open_file(path: Path, object_name: str, pins: Path) -> Opened:
     """Load an object of ``prebuild`` with its maps pinned in ``pins``. Raises ``LoadError``."""
     _check_owner(path)
+    if not prebuild.whole(path):
+        raise LoadError(f"{path} is damaged: build it again")
     library = _library()
     with captured() as output:
         handle = library.bpf_object__open_file(str(path).encode(), None)

@@ -23,6 +23,7 @@ COMPILER = (
     "clang", "-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function",
     "-I/usr/include/x86_64-linux-gnu", "-I/usr/include/aarch64-linux-gnu", "-xc", "-",
 )  # fmt: skip
+_SEAL = b"\ncytoplane sha256 "
 #: Versions of an object that stay in the folder.
 KEPT = 8
 
@@ -33,7 +34,7 @@ def folder(config: installation.Config) -> Path:
 
 def file_name(object_name: str) -> str:
     """Name of the object that belongs to the sources as they are."""
-    text = " ".join(COMPILER) + source.for_libbpf(object_name)
+    text = " ".join(COMPILER) + source.for_libbpf(object_name) + _SEAL.decode()
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return f"{object_name}-{source.layout_hash(object_name)}-{digest}.o"
 
@@ -50,8 +51,22 @@ def compile_text(text: str, target: Path) -> None:
     # Debug information that only people read stays out; BTF is what the kernel needs.
     if strip := shutil.which("llvm-strip"):
         subprocess.run([strip, "-g", str(fresh)], check=False, capture_output=True)
+    with fresh.open("ab") as handle:
+        handle.write(seal(fresh.read_bytes()))
     fresh.chmod(0o644)
     fresh.rename(target)
+
+
+def seal(content: bytes) -> bytes:
+    """What stands behind an object's content, where nothing that reads objects looks: its digest."""
+    return _SEAL + hashlib.sha256(content).digest()
+
+
+def whole(file: Path) -> bool:
+    """Whether an object is byte for byte what was built. It says nothing about who built it."""
+    data = file.read_bytes()
+    content = data[: -len(seal(b""))]
+    return data == content + seal(content)
 
 
 def build(object_name: str, where: Path) -> Path:

@@ -59,10 +59,29 @@ def test_what_others_can_write_is_not_loaded(tmp_path: Path) -> None:
 
 def test_a_damaged_object_is_refused_in_words(tmp_path: Path) -> None:
     path = tmp_path / "cells.o"
-    path.write_bytes(b"no ELF")
+    path.write_bytes(b"no ELF" + prebuild.seal(b"no ELF"))
     path.chmod(0o644)
     with pytest.raises(LoadError, match="isn't an object that libbpf can open.*Build it again"):
         by_libbpf.open_file(path, "cells", tmp_path)
+
+
+@pytest.mark.parametrize("where", [0, 0.3, 0.6, 0.9, 1])
+def test_a_damaged_byte_anywhere_is_never_loaded(tmp_path: Path, where: float) -> None:
+    path = prebuild.build("edge", tmp_path)
+    content = bytearray(path.read_bytes())
+    content[int((len(content) - 1) * where)] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(LoadError, match="is damaged: build it again"):
+        by_libbpf.open_file(path, "edge", tmp_path)
+
+
+def test_an_object_that_was_cut_is_never_loaded(tmp_path: Path) -> None:
+    path = prebuild.build("edge", tmp_path)
+    content = path.read_bytes()
+    for left in (b"", content[:10], content[: len(content) // 2], content[:-60]):
+        path.write_bytes(left)
+        with pytest.raises(LoadError, match="is damaged"):
+            by_libbpf.open_file(path, "edge", tmp_path)
 
 
 @pytest.mark.root
