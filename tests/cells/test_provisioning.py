@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cells.provisioning import actions, work
 from cells.provisioning.models import Place
 from cells.provisioning.tasks import reconcile, sweep
 from controlplane.errors import CytoplaneError
+from dataplane.drivers.kubernetes.api import Api
 from dataplane.planes import kubernetes, pods, snapshots
 from dataplane.planes.models import Plane
 from delivery import actions as actions_of_delivery
@@ -278,6 +280,19 @@ def test_a_killed_workers_place_is_taken_over(
     world.project()
     queue.clear()
     place = only()
+    if kind == "Namespace":
+        killed(place, lambda api: api.get("v1", kind, "", place.location))
+    else:
+        killed(place, lambda api: api.get(POLICIES, kind, place.location, "deny-egress"))
+    sweep.run()
+    assert not queue.waiting("provisioning.reconcile")
+    swept(queue, place)
+    assert (only().state, only().problems) == ("ready", [])
+    assert set(cluster.objects("NetworkPolicy", place.location, POLICIES)) == {"deny-ingress", "deny-egress"}
+
+
+def killed(place: Place, seen: Callable[[Api], object]) -> None:
+    """A worker that begins with the place and is killed as soon as something of it is seen."""
     environment = {
         **os.environ,
         "CYTOPLANE_DATABASE": connection.settings_dict["NAME"],
@@ -294,21 +309,13 @@ def test_a_killed_workers_place_is_taken_over(
     assert worker.stdout is not None
     assert worker.stdout.readline() == "go\n"
     end = time.monotonic() + 60
-    with cluster.api() as api:
-        while worker.poll() is None and time.monotonic() < end:
-            if kind == "Namespace" and api.get("v1", "Namespace", "", place.location):
-                break
-            if kind == "NetworkPolicy" and api.get(POLICIES, kind, place.location, "deny-egress"):
-                break
+    with kubernetes.driver_of(place.plane)._open() as (api, _):
+        while worker.poll() is None and time.monotonic() < end and not seen(api):
+            pass
     assert worker.poll() is None, "it was to be killed in the middle"
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     assert only().lease, "nobody gave it back"
-    sweep.run()
-    assert not queue.waiting("provisioning.reconcile")
-    swept(queue, place)
-    assert (only().state, only().problems) == ("ready", [])
-    assert set(cluster.objects("NetworkPolicy", place.location, POLICIES)) == {"deny-ingress", "deny-egress"}
 
 
 def test_a_place_given_up_while_it_is_made_goes(world: World, cluster: Cluster) -> None:
@@ -354,6 +361,42 @@ def test_a_deployment_there_makes_its_deployments_and_takes_them_away(
     assert deployment.state == "cancelled"
     assert cluster.objects("Deployment", location, "apps/v1") == {}
     assert not [name for name in cluster.objects("Secret", location) if name.startswith("env-")]
+
+
+def test_what_changes_while_a_worker_is_at_it_isnt_lost(world: World, cluster: Cluster, queue: Queue) -> None:
+    bind(world)
+    cell = world.cell()
+    queue.run()
+    held = work.claim(only().pk)
+    assert held is not None
+    actions.changed(cell)
+    queue.run()
+    assert only().lease == held.lease, "the other one leaves it alone"
+    assert work._done(held, kubernetes.driver_of(held.plane).status(work.placed(held))), "and it looks again"
+    assert only().next_at <= timezone.now()
+
+
+def test_a_worker_killed_with_replicas_half_made_is_followed_by_the_next(
+    world: World, cluster: Cluster, queue: Queue
+) -> None:
+    bind(world)
+    cell = world.cell()
+    queue.run()
+    factories.acknowledge(Plane.objects.get(name="cluster"))
+    deployment = world.push(cell)
+    machine.advance(deployment.pk)
+    factories.built(deployment)
+    assert machine.advance(deployment.pk) == "starting"
+    queue.clear()
+    place = only()
+    killed(place, lambda api: api.list("apps/v1", "Deployment", place.location))
+    # What it was to start isn't wanted any more: nobody has written down that it exists.
+    actions_of_delivery.cancel(acting_user=world.actor("developer"), deployment=deployment)
+    queue.run()
+    swept(queue, place)
+    assert (only().state, only().problems) == ("ready", [])
+    assert cluster.objects("Deployment", place.location, "apps/v1") == {}
+    assert not [name for name in cluster.objects("Secret", place.location) if name.startswith("env-")]
 
 
 def test_cells_that_run_cant_be_moved(world: World) -> None:

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from controlplane.errors import CytoplaneError
-from dataplane.planes.models import Node, ReplicaAddress
+from dataplane.planes.models import Node, Plane, ReplicaAddress
 from delivery import actions, machine
 from delivery.models import Build, Deployment, LogChunk, Release, Replica
 from projects import actions as projects
@@ -181,6 +181,57 @@ def test_a_start_that_takes_too_long_ends(world: World, seen: int, code: str) ->
     )
     assert advance(deployment) == State.FAILED
     assert deployment.error_code == code
+
+
+def test_what_a_replica_waits_for_is_said_when_the_time_is_over(world: World) -> None:
+    cell = world.cell()
+    deployment = started(world, cell)
+    factories.acknowledge(world.plane)
+    reason = "no node of the plane has enough memory for it"
+    Replica.objects.filter(number=2).update(phase="pending", detail={"reason": reason})
+    long_ago = timezone.now() - timedelta(seconds=61) - machine.START_MARGIN
+    Deployment.objects.filter(pk=deployment.pk).update(state_since=long_ago)
+    assert advance(deployment) == State.FAILED
+    assert deployment.error_code == "start-failed"
+    assert reason in deployment.error["message"]
+
+
+def test_a_switch_waits_for_every_node_that_was_heard_of_lately(world: World) -> None:
+    plane = world.plane
+    for number in (1, 2, 3):
+        Node.objects.create(
+            plane=plane, kind="agent", name=f"node-{number}", last_seen_at=timezone.now(), acknowledged=0
+        )
+    deployment = started(world, world.cell())
+    factories.healthy(deployment)
+    assert advance(deployment) == State.SWITCHING
+    awaited = deployment.awaited_generation
+    Node.objects.filter(name="node-1").update(acknowledged=awaited)
+    assert advance(deployment) == State.SWITCHING, "two nodes still send requests to the old ones"
+    Node.objects.filter(name="node-2").update(acknowledged=awaited)
+    assert advance(deployment) == State.SWITCHING
+    # The third has gone: it goes on from what it knows, and nobody waits for it.
+    silent = timezone.now() - machine.NODE_SILENCE - timedelta(seconds=1)
+    Node.objects.filter(name="node-3").update(last_seen_at=silent)
+    assert advance(deployment) == State.LIVE
+
+
+def test_nodes_that_are_all_silent_confirm_nothing(world: World) -> None:
+    silent = timezone.now() - machine.NODE_SILENCE - timedelta(seconds=1)
+    Node.objects.create(plane=world.plane, kind="agent", name="n", last_seen_at=silent, acknowledged=0)
+    deployment = started(world, world.cell())
+    factories.healthy(deployment)
+    assert advance(deployment) == State.SWITCHING
+    assert advance(deployment) == State.SWITCHING
+
+
+def test_a_cluster_without_any_agent_is_offline_before_anything_is_built(world: World) -> None:
+    Plane.objects.filter(pk=world.plane.pk).update(engine=Plane.Engine.KUBERNETES)
+    deployment = world.push(world.cell())
+    assert advance(deployment) == State.FAILED
+    assert deployment.error_code == "plane-offline"
+    assert "no agent has enrolled" in deployment.error["message"]
+    assert Build.objects.get().state == "cancelled"
 
 
 def test_a_build_error_keeps_its_own_words(world: World) -> None:
