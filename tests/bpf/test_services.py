@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from bpf import source
 from bpf.slots import Backend, spread
 from bpf.tables import Service
 from dataplane.agent.namespaces import run_in
@@ -125,6 +126,16 @@ def test_a_datagram_socket_knows_the_replies_of_every_service_it_sends_to(
             return found
 
     assert all(asked == answered for asked, answered in run_in(four.members["a"].namespace.path, talk))
+
+
+def test_what_a_datagram_socket_knows_lives_and_ends_with_the_socket() -> None:
+    """No table that something else can push it out of."""
+    known = source.maps()
+    assert known["translated"].kind == "sk_storage"
+    evictable = {
+        name for name, each in known.items() if "lru" in each.kind or (each.inner and "lru" in each.inner[0])
+    }
+    assert evictable <= {"conntrack", "affinity"}
 
 
 def test_a_workload_reaches_itself_through_its_own_service(four: Laboratory) -> None:

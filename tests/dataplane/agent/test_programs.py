@@ -10,10 +10,12 @@ from bpf import loader
 from dataplane.agent import programs
 from dataplane.agent.kernel import Kernel, KernelError
 from dataplane.agent.node import Agent
+from dataplane.agent.watch import Watch
 from infra.config import Config
 from tests.bpf.conftest import REPOSITORY
 from tests.bpf.test_loader_refusal import UNSAFE, in_force
 from tests.bpf.versions import version
+from tests.dataplane.agent.test_watch import detach
 
 pytestmark = pytest.mark.root
 
@@ -61,3 +63,28 @@ def test_a_version_that_is_taken_is_no_problem(kernel: Config, monkeypatch: pyte
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     assert programs.load(kernel) == ""
+
+
+def test_a_node_whose_hooks_dont_see_calls_says_so_and_isnt_healthy(kernel: Config) -> None:
+    agent = Agent(kernel)
+    agent._kernel = Kernel(kernel)
+    agent.kernel.ensure_platform()
+    agent._watch = Watch(kernel, agent.kernel)
+
+    def problems() -> set[str]:
+        assert agent._watch is not None
+        found = agent.health()
+        assert found["healthy"] is False, "podman isn't there either"
+        assert set(agent._watch.problems) <= set(found["problems"])
+        return set(agent._watch.problems)
+
+    assert problems(), "nothing was tried yet"
+    agent._watch.check()
+    assert problems() == set()
+    detach(kernel, "connect4")
+    agent._watch.check()
+    assert problems() == {"kernel programs aren't attached: connect4"}
+    agent._watch.check()
+    assert problems() == set()
+    agent.kernel.connections.close()
+    agent.kernel._tables.close()
