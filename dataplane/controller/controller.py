@@ -21,7 +21,7 @@ from dataplane.agent import healthfile
 from dataplane.agent.state import Damaged, State, load, save
 from dataplane.client import ControlPlane, NotEnrolled, Refused
 from dataplane.controller import identity, nodes, rights
-from dataplane.controller.credentials import credentials, signed_in_by_file
+from dataplane.controller.credentials import credentials
 from dataplane.controller.lease import RENEW, Lease
 from dataplane.controller.places import Places
 from dataplane.drivers.interface import CellStatus, DriverError, PlacedCell
@@ -69,8 +69,6 @@ class Controller:
             registry=f"127.0.0.1:{self.config.registry_port}",
             resolvers=(resolver.v4, resolver.v6),
             check_image=self.config.check_image,
-            # With a kubeconfig it is somebody who may more.
-            account="" if signed_in_by_file(self.config) else f"{NAMESPACE}:controller",
         )
 
     def run(self) -> None:

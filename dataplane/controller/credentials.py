@@ -12,11 +12,6 @@ from infra.config import Config
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-def signed_in_by_file(config: Config) -> bool:
-    """Whether a kubeconfig says who the controller is, not its pod."""
-    return (config.controller_dir / "kubeconfig").exists()
-
-
 def credentials(config: Config) -> Kubeconfig:
     """A kubeconfig in the controller's folder, else the pod's service account. Raises ``Denied``.
 

@@ -1,1 +1,1 @@
-"""What a Kubernetes node needs around its agent: places made beforehand, the plugin's entry kept, a token brought."""
+"""What a Kubernetes node needs around its agent: places made beforehand, the plugin's entry kept."""

@@ -1,4 +1,4 @@
-"""``python -m dataplane.node.keeper``: keeps the plugin and its entry on a node, and brings the agent its token.
+"""``python -m dataplane.node.keeper``: keeps the plugin and its entry on a node.
 
 It runs beside the agent and has no right but to write two folders of the node. Each second it looks whether
 the chain of CNI plugins still ends with the platform's; other software rewrites that file too. While it
@@ -25,8 +25,6 @@ log = logging.getLogger("cytoplane.keeper")
 LOOK_SECONDS = 1.0
 #: How often the cluster is asked what it thinks of this node.
 CLUSTER_SECONDS = 15.0
-#: How often an agent that has a certificate is looked after.
-TOKEN_SECONDS = 30.0
 #: Of the file that says that all is well; a probe looks at its age.
 READY = "keeper.ready"
 
@@ -48,7 +46,7 @@ class Keeper:
         self._socket = config.run / "cni.sock"
         #: Whether the node is known to be tainted; None: not known.
         self._tainted: bool | None = None
-        self._asked = self._leaving_asked = self._token_asked = float("-inf")
+        self._asked = self._leaving_asked = float("-inf")
         self._leaving = False
 
     @property
@@ -90,17 +88,6 @@ class Keeper:
             self._tainted = None
             log.warning("the node's taint can't be changed: %s", error)
 
-    def token(self) -> None:
-        """Bring the agent its one-time token, if there is one; taken away once it is used."""
-        certificate = self._config.agent_dir / "client.cert"
-        now = time.monotonic()
-        if now - self._token_asked < (TOKEN_SECONDS if certificate.exists() else LOOK_SECONDS * 3):
-            return
-        self._token_asked = now
-        with contextlib.suppress(ClusterError):
-            place = self._config.agent_dir / "enrolment"
-            requests.bring_token(self._cluster, self._config.node, place, certificate)
-
     def leaving(self) -> bool:
         """Whether the chart is being taken away: then the entry goes too."""
         now = time.monotonic()
@@ -127,7 +114,6 @@ class Keeper:
             self.ready.touch()
         else:
             self.ready.unlink(missing_ok=True)
-        self.token()
 
 
 def main() -> None:

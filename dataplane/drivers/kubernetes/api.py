@@ -40,7 +40,6 @@ SEEN = {
     "Node": ("nodes", False),
     "Lease": ("leases", True),
     "RoleBinding": ("rolebindings", True),
-    "RoleBinding": ("rolebindings", True),
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataplane.drivers.interface import CellState, CellStatus, DriverError, PlacedCell, Rejected, Taken
-from dataplane.drivers.kubernetes import rights, secrets, statuses
+from dataplane.drivers.kubernetes import secrets, statuses
 from dataplane.drivers.kubernetes.api import Api, Object
 from dataplane.drivers.kubernetes.budget import Budget
 from dataplane.drivers.kubernetes.drift import Drift, owned, with_ownership
@@ -59,8 +59,6 @@ class Kubernetes:
             namespace = _namespace(api, cell)
             if namespace is not None and _going(namespace):
                 return CellStatus(CellState.REMOVING)
-            if self._site.account:
-                rights.take(api, cell, self._site.account, there=namespace is not None)
             record, wanted = newest(api, cell.location), values(cell, self._site)
             if record is not None and record.status in UNFINISHED:
                 api.delete("v1", "Secret", RELEASES, record.secret)
@@ -100,8 +98,6 @@ class Kubernetes:
         namespace = _namespace(api, cell)
         if namespace is not None and _going(namespace):
             return CellStatus(CellState.REMOVING)
-        if namespace is not None and self._site.account:
-            rights.take(api, cell, self._site.account, there=True)
         record = newest(api, cell.location)
         if record is None:
             if namespace is None:

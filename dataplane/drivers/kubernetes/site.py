@@ -24,5 +24,3 @@ class Site:
     #: it may do in a cell's namespace: it gets it there alone. "": it has its rights from elsewhere.
     account: str = ""
     role: str = ""
-    #: Who has to give itself rights in each cell's namespace first, ``namespace:account``; "": an administrator.
-    account: str = ""

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from dataplane.controller.rights import ACCOUNT, ROLE
 from dataplane.drivers.kubernetes import helm
-from dataplane.drivers.kubernetes.rights import NAME, ROLE
 from dataplane.node import leaving, requests
 from infra.images import debian, recipe
 from tests.infra.charts import tables
@@ -147,7 +147,7 @@ def test_no_right_is_for_everything_and_secrets_only_where_they_are_its_own(vers
 
 def test_what_the_controller_binds_is_what_the_chart_has() -> None:
     assert one("ClusterRole", ROLE)
-    assert one("ServiceAccount", "controller")["metadata"]["name"] == NAME
+    assert one("ServiceAccount", "controller")["metadata"]["name"] == ACCOUNT
     policy = one("ValidatingAdmissionPolicy", "cytoplane-controller")
     assert "^cell-[1-9][0-9]{0,18}-[0-9a-f]{8}$" in json.dumps(policy)
 
