@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from django.db import transaction
 from django.utils import timezone
 
+from dataplane.planes import presence
 from dataplane.planes.models import Node, Plane, Touched
 
 
@@ -61,6 +62,11 @@ def acknowledge(node: Node, generation: int, errors: list[str]) -> None:
 
 def record_health(node: Node, health: dict) -> None:
     """What the node says about itself; shown, never trusted."""
+    returned = node.last_seen_at is not None and presence.silent(node)
     node.health = health
     node.last_seen_at = timezone.now()
     node.save(update_fields=["health", "last_seen_at"])
+    if returned and node.plane is not None and node.kind == node.plane.joins_as:
+        from delivery.actions import plane_returned
+
+        plane_returned(node.plane.pk)

@@ -33,3 +33,11 @@ def offline_since(plane: Plane, nodes: Iterable[Node] | None = None) -> datetime
     if any(not silent(node) for node in found):
         return None
     return max((n.last_seen_at for n in found if n.last_seen_at), default=plane.created_at)
+
+
+def gone_since(plane: Plane) -> datetime | None:
+    """Since when a plane is away that was there; None if it is there, or was never heard of."""
+    found = [node for node in plane.nodes.filter(kind=plane.joins_as) if node.last_seen_at is not None]
+    if plane.direct or not found or any(not silent(node) for node in found):
+        return None
+    return max(node.last_seen_at for node in found if node.last_seen_at)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli import output, place
-from cli.api import Api
+from cli.api import Api, part
 from cli.errors import usage
 from cli.output import Json
 from cli.place import Environment, Project, Tenant
@@ -105,8 +105,22 @@ def destroy(
 def list_environments(tenant: Tenant = "", as_json: Json = False) -> None:
     """Environments of a tenant, in the order of promotion."""
     rows = Api().get(f"{place.tenant(tenant).tenant_path}/environments")
-    columns = {"name": "ENVIRONMENT", "branch": "BRANCH", "plane": "DATA PLANE"}
+    columns = {"name": "ENVIRONMENT", "branch": "BRANCH", "plane": "DATA PLANE", "offline": "IF OFFLINE"}
     output.table(rows, columns, raw=as_json, empty="It has no environment.")
+
+
+@environments.command("offline")
+def offline(
+    name: Annotated[str, typer.Argument(metavar="ENVIRONMENT")],
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Deployments wait for the plane, or fail.")],
+    tenant: Tenant = "",
+    as_json: Json = False,
+) -> None:
+    """Say what deployments do whose data plane is offline."""
+    path = f"{place.tenant(tenant).tenant_path}/environments/{part(name)}"
+    answer = Api().call("PATCH", path, {"offline": "wait" if wait else "fail"})
+    does = "wait until it is back" if wait else "fail"
+    output.done(answer, f"Deployments to {name} {does} while its plane is offline.", raw=as_json)
 
 
 def _open(limits: dict[str, int | None]) -> str:

@@ -64,12 +64,25 @@ def _taken_along(cell: Cell, what: str, *, configuration: bool) -> Deployment | 
 
 @transaction.atomic
 def start_push(
-    *, acting_user: Actor, cell: Cell, branch: str, old: str, new: str, summary: str, archive: str
+    *,
+    acting_user: Actor,
+    cell: Cell,
+    branch: str,
+    old: str,
+    new: str,
+    summary: str,
+    archive: str,
+    waits: bool | None = None,
 ) -> Deployment:
     """Deploy a pushed commit, whose source lies in ``archive``."""
     authorise(acting_user, "push", cell.project.tenant)
     deployment = _queue(
-        cell, kind=Deployment.Kind.PUSH, commit=new, summary=summary[:200], created_by=acting_user.name
+        cell,
+        kind=Deployment.Kind.PUSH,
+        commit=new,
+        summary=summary[:200],
+        created_by=acting_user.name,
+        waits=waits,
     )
     Build.objects.create(deployment=deployment, archive=archive)
     Push.objects.create(
@@ -326,6 +339,13 @@ def _detail(report: dict[str, Any]) -> dict[str, Any]:
     if isinstance(probe, dict):
         detail["probe"] = {key: str(probe.get(key, ""))[:200].replace("\0", "") for key in ("what", "answer")}
     return detail
+
+
+def plane_returned(plane_id: int) -> None:
+    """A plane is heard of again: what waited for it goes on."""
+    waiting = Deployment.objects.filter(cell__environment__plane=plane_id).exclude(state__in=Deployment.ENDED)
+    for pk in waiting.values_list("pk", flat=True):
+        tasks.advance.enqueue(pk)
 
 
 def generation_acknowledged(plane_id: int | None, generation: int) -> None:

@@ -21,7 +21,7 @@ from controlplane.errors import CATALOGUE, CytoplaneError
 from dataplane.planes import actions as planes
 from dataplane.planes import snapshots
 from dataplane.planes.models import Plane
-from delivery import branches, environment, log, publish, replicas
+from delivery import branches, environment, log, offline, publish, replicas
 from delivery.models import Build, Deployment, DeploymentStep, Push, Release, Replica
 from projects import actions as projects
 from projects import hosts
@@ -124,6 +124,8 @@ def _queued(deployment: Deployment) -> None:
     plane = deployment.cell.environment.plane
     if plane is None:
         raise CytoplaneError("unavailable", part="a data plane for this environment")
+    if offline.held(deployment):
+        return
     if plane.engine == Plane.Engine.KUBERNETES and not plane.nodes.filter(kind="agent").exists():
         # Pods would wait for their network until the time is over.
         raise CytoplaneError("plane-offline", plane=plane.name, since="it was made: no agent has enrolled")
@@ -281,6 +283,10 @@ def _start_timeout(deployment: Deployment, release: Release, waiting: list[Repli
     grace = max((c.health.grace for c in specification.components.values()), default=0)
     limit = timedelta(seconds=grace) + START_MARGIN
     if timezone.now() - deployment.state_since < limit:
+        return
+    if offline.held(deployment):
+        # The time counts from when the plane is back.
+        deployment.state_since = timezone.now()
         return
     plane = deployment.cell.environment.plane
     node = plane.nodes.filter(kind="agent").order_by(F("last_seen_at").desc(nulls_last=True)).first()

@@ -73,6 +73,8 @@ class Deployment(models.Model):
     #: A task is at work until then; the reaper takes over afterwards.
     lease_until = models.DateTimeField(null=True)
     cancel_requested = models.BooleanField(default=False)
+    #: Whether it waits for a plane that is offline; None: as its environment has it.
+    waits = models.BooleanField(null=True)
     #: Generation that must be acknowledged before the state can be left.
     awaited_generation = models.BigIntegerField(null=True)
     error_code = models.CharField(max_length=40, blank=True)

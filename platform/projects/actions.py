@@ -127,6 +127,19 @@ def _set(acting_user: Actor, project: Project, mode: str, wanted: bool) -> Proje
     return project
 
 
+@transaction.atomic
+def set_waits(*, acting_user: Actor, tenant: Tenant, name: str, waits: bool) -> Environment:
+    """Whether deployments into an environment wait for a plane that is offline, instead of failing."""
+    authorise(acting_user, "manage environments", tenant)
+    row = Environment.objects.select_for_update(of=("self",)).filter(tenant=tenant, name=name).first()
+    if row is None:
+        raise CytoplaneError("not-found", kind="environment")
+    before, row.waits = row.waits, waits
+    row.save(update_fields=["waits"])
+    audit.record(acting_user, "environment.waits", row, tenant=tenant, changes={"waits": [before, waits]})
+    return row
+
+
 def _touch_planes(project: Project) -> None:
     for cell in project.cells.select_related("environment__plane"):
         if cell.environment.plane:

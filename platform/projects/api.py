@@ -21,6 +21,12 @@ router = Router()
 _CELL = "/tenants/{tenant}/projects/{project}/environments/{environment}"
 
 
+class EnvironmentChange(Schema):
+    """``offline``: what deployments do whose plane is offline, `wait` or `fail`."""
+
+    offline: str
+
+
 class NewProject(Schema):
     slug: str
     description: str = ""
@@ -58,6 +64,7 @@ def environment_out(environment: Environment) -> dict[str, Any]:
         "position": environment.position,
         "branch": environment.branch,
         "plane": environment.plane.name if environment.plane else None,
+        "offline": "wait" if environment.waits else "fail",
     }
 
 
@@ -67,6 +74,26 @@ def environment_out(environment: Environment) -> dict[str, Any]:
 def list_environments(request: HttpRequest, tenant: str) -> list[dict[str, Any]]:
     row = get_tenant(actor_of(request), tenant)
     return [environment_out(e) for e in row.environments.select_related("plane")]
+
+
+@router.patch(
+    "/tenants/{tenant}/environments/{environment}",
+    operation_id="change_environment",
+    summary="What deployments do whose plane is offline",
+)
+def change_environment(
+    request: HttpRequest, tenant: str, environment: str, body: EnvironmentChange
+) -> dict[str, Any]:
+    actor = actor_of(request)
+    if body.offline not in ("wait", "fail"):
+        raise CytoplaneError("invalid", field="offline", message="`offline` is wait or fail.")
+    row = actions.set_waits(
+        acting_user=actor,
+        tenant=get_tenant(actor, tenant),
+        name=environment,
+        waits=body.offline == "wait",
+    )
+    return environment_out(row)
 
 
 @router.get("/tenants/{tenant}/projects", operation_id="list_projects", summary="Projects of a tenant")

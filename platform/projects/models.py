@@ -23,6 +23,8 @@ class Environment(models.Model):
     plane = models.ForeignKey(
         "planes.Plane", null=True, on_delete=models.PROTECT, related_name="environments"
     )
+    #: Whether deployments wait for a plane that is offline, instead of failing.
+    waits = models.BooleanField(default=False)
 
     class Meta:
         ordering = ["position"]

@@ -88,7 +88,14 @@ class HookServer:
             writer.close()
 
     async def _decide(self, received: Received, request: dict, send) -> str:  # type: ignore[no-untyped-def]
-        await in_thread(pushes.begin, received, request["updates"], request["objects"], request["alternates"])
+        await in_thread(
+            pushes.begin,
+            received,
+            request["updates"],
+            request["objects"],
+            request["alternates"],
+            request.get("options", []),
+        )
         for message in received.messages:
             await send({"text": message})
         if received.deployment is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from django.utils import timezone
 
 from controlplane.errors import CytoplaneError
-from delivery import actions, tasks
+from delivery import actions, offline, tasks
 from delivery.git import repository, storage
 from delivery.models import Deployment, LogChunk, Push
 from projects.models import Cell, Project
@@ -31,11 +32,18 @@ class Received:
     messages: list[str] = field(default_factory=list)
 
 
-def begin(received: Received, updates: list[list[str]], objects: str, alternates: str) -> None:
+def begin(
+    received: Received,
+    updates: list[list[str]],
+    objects: str,
+    alternates: str,
+    options: Sequence[str] = (),
+) -> None:
     """Check the updated refs, keep what must outlive the quarantine, and start the deployment.
 
     Raises an error of the catalogue; then nothing was changed.
     """
+    waits = offline.option(list(options))
     path = repository.repository_of(received.project)
     quarantine = {"GIT_OBJECT_DIRECTORY": objects, "GIT_ALTERNATE_OBJECT_DIRECTORIES": alternates}
     # A push that only deletes brings no objects, so git makes no quarantine for it.
@@ -77,6 +85,7 @@ def begin(received: Received, updates: list[list[str]], objects: str, alternates
             new=new,
             summary=repository.summary(path, new, quarantine),
             archive=archive,
+            waits=waits,
         )
         received.deployment = deployment.pk
 

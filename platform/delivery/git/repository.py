@@ -34,6 +34,8 @@ _OPTIONS = {
     "receive.maxInputSize": str(LARGEST_PUSH),
     "receive.denyCurrentBranch": "ignore",
     "receive.autogc": "false",
+    # Whether a push waits for a plane that is offline.
+    "receive.advertisePushOptions": "true",
     "transfer.hideRefs": HIDDEN,
     "uploadpack.allowFilter": "true",
     "uploadpack.hideRefs": HIDDEN,

@@ -68,6 +68,7 @@ TABLE: dict[str, Operation] = {
         PLATFORM, body={"email": "one.more@example.org", "password": factories.PASSWORD}
     ),
     "list_environments": READ,
+    "change_environment": Operation(ADMINS, body={"offline": "wait"}),
     "list_projects": READ,
     "create_project": Operation(WRITERS, body={"slug": "billing"}),
     "get_project": READ,
