@@ -389,7 +389,8 @@ def test_backends_are_told_apart_by_node() -> None:
     assert (first["backends"], first["weights"]) == ([["r1", "x", 80]], [2])
     assert first["elsewhere"] == [("b", 12), ("c", 16)]
     assert (here["name"], here["backends"], here["weights"]) == ("here-c", [["r1", "x", 80]], [2])
-    for lacking in ({"peers": []}, {"authority": ""}):
+    less: tuple[dict[str, Any], ...] = ({"peers": []}, {"authority": ""})
+    for lacking in less:
         (alone,) = between.split({"clusters": [entry], "around": around | lacking}, None)["clusters"]
         assert alone["elsewhere"] == [] and len(alone["backends"]) == 2
     (alone,) = between.split({"clusters": [entry], "around": around}, None, ready=False)["clusters"]
