@@ -80,7 +80,7 @@ class Release:
         command = [helm.executable(), "upgrade", "--install", RELEASE, str(CHART), "--namespace", NAMESPACE]
         command += ["--kubeconfig", str(self.nodes.cluster.kubeconfig), "--values", "-"]
         done = subprocess.run(
-            [*command, "--wait", "--timeout", "180s"],
+            [*command, "--wait", "--timeout", "400s"],
             input=json.dumps(self.values(**more)),
             capture_output=True,
             text=True,

@@ -81,6 +81,7 @@ def _registry(environ: Mapping[str, str]) -> dict[str, Any]:
     cluster = {
         "name": "registry",
         "type": "STRICT_DNS",
+        "dns_lookup_family": "ALL",
         "connect_timeout": "5s",
         "load_assignment": {
             "cluster_name": "registry",
@@ -95,7 +96,9 @@ def _registry(environ: Mapping[str, str]) -> dict[str, Any]:
             },
         },
     }
-    headers, action = [], {}
+    # A registry that is just moving to another node is asked again.
+    action: dict[str, Any] = {"retry_policy": {"retry_on": "connect-failure", "num_retries": 3}}
+    headers = []
     if user := environ.get("CYTOPLANE_REGISTRY_USER", ""):
         secret = base64.b64encode(
             f"{user}:{environ.get('CYTOPLANE_REGISTRY_PASSWORD', '')}".encode()
@@ -105,5 +108,5 @@ def _registry(environ: Mapping[str, str]) -> dict[str, Any]:
     if not keys:
         # Others' registries are often told apart by name. Addresses in their answers lead back here by the
         # name that was asked for.
-        action = {"host_rewrite_literal": url.netloc, "append_x_forwarded_host": True}
+        action |= {"host_rewrite_literal": url.netloc, "append_x_forwarded_host": True}
     return {"registry": cluster, "action": action, "headers": headers}
