@@ -75,6 +75,15 @@ def attach_foreign(config: Config, ifindex: int) -> None:
         _put(ip, config, ifindex, _WORKLOAD, _prefix(config))
 
 
+def is_attached(config: Config, ifindex: int) -> bool:
+    """Whether some version of both programs is on an interface that a CNI made."""
+    with IPRoute() as ip:
+        return all(
+            any(name == _prefix(config) + program for _, _, name in _filters(ip, ifindex, parent))
+            for parent, program in _WORKLOAD
+        )
+
+
 def attach_underlay(config: Config, ifindex: int) -> None:
     """Guard an interface to other nodes: nobody's packets leave by it with a workload's address but its own."""
     with IPRoute() as ip:

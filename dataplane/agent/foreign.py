@@ -123,10 +123,10 @@ def introduce_foreign(
     """Take a pod's interface over: closed by the programs first, then known to the tables.
 
     ``owned``: its addresses, "" for a family it doesn't have. Unless ``judged``, programs that are there
-    stay (an upgrade is on its way). Raises ``NetworkError``, ``attach.NotOurs`` or ``OSError``; the
+    stay (an upgrade is on its way); an interface without any gets them in any case. Raises ``NetworkError``, ``attach.NotOurs`` or ``OSError``; the
     interface may be closed then, and never is open.
     """
-    if judged:
+    if judged or not attach.is_attached(config, found.ifindex):
         attach.attach_foreign(config, found.ifindex)
     namespaces.write_sysctls(found.path, INSIDE)
     for setting, value in _HOST_SIDE.items():

@@ -90,6 +90,23 @@ def test_an_interface_passes_nothing_until_it_is_known_nor_after_it_was_given_ba
     assert not {place.v4, place.v6} & node.tables.addresses().keys()
 
 
+def test_a_pod_that_comes_in_the_middle_of_an_upgrade_is_judged_too(node: Node) -> None:
+    place = node.wire("a", 5)
+    found = node.here.inside(lambda: foreign.find_foreign("a", place.path))
+    own = [network.Address(place.v4, place.v6, 400)]
+    introduce = partial(foreign.introduce_foreign, node.config, node.tables, found, own, judged=False)
+    node.here.inside(introduce)
+    node.pods["a"] = Member("a", 400, place.v4, place.v6, "", "", found)
+    before = filters_of(node, found.ifindex)
+    assert all(before.values())
+    node.here.inside(introduce)
+    assert filters_of(node, found.ifindex) == before
+
+
+def filters_of(node: Node, ifindex: int) -> dict[str, list[int]]:
+    return node.here.inside(lambda: filters.programs([ifindex]))[ifindex]
+
+
 def test_an_agent_that_restarts_takes_pods_up_as_they_are(node: Node) -> None:
     a, b = node.pod("a", 400, 5), node.pod("b", 401, 6)
     b.listen(TCP, 8080)
