@@ -7,7 +7,7 @@ VENV = $$(infra/bootstrap.sh)
 VENV_TO_RUN = $$(infra/bootstrap.sh run)
 VENV_AND_BASE = $$(infra/bootstrap.sh base)
 
-.PHONY: help demo up down status purge test lint lock bench conformance prebuild cluster cluster-down
+.PHONY: help demo up down status purge test lint lock bench conformance prebuild images cluster cluster-down
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,9 @@ lint: ## Style, types, import contracts, C warnings
 
 prebuild: ## Kernel programs for nodes without a compiler: DIR=folder, else the cache
 	@V=$(VENV) && exec $$V/bin/python -m bpf.prebuild $(DIR)
+
+images: ## Images of all parts into the cache: PUSH=registry/path to a registry, ARCHIVE=file as one archive
+	@V=$(VENV) && exec $$V/bin/python -m infra.images $(if $(PUSH),push $(PUSH),$(if $(ARCHIVE),archive $(ARCHIVE)))
 
 conformance: ## Random worlds against the oracle: ENGINE=machine SEED=1 PROBES=10000
 	@V=$(VENV) && exec $$V/bin/python -m tests.conformance.run --engine $(or $(ENGINE),machine) --seed $(or $(SEED),1) --probes $(or $(PROBES),10000)

@@ -89,10 +89,11 @@ class Keeper:
             log.warning("the node's taint can't be changed: %s", error)
 
     def leaving(self) -> bool:
-        """Whether the chart is being taken away: then the entry goes too."""
+        """Whether the chart is being taken away: then the entry goes too, and isn't put back."""
         now = time.monotonic()
-        if now - self._leaving_asked >= LOOK_SECONDS * 3:
+        if not self._leaving and now - self._leaving_asked >= LOOK_SECONDS * 3:
             self._leaving_asked = now
+            # What isn't known changes nothing.
             with contextlib.suppress(ClusterError):
                 self._leaving = requests.leaving(self._cluster)
         return self._leaving
