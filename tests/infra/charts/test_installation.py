@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+from controlplane.beat import LEASE_KEY
+from controlplane.celery import PULSE_KEY
 from infra import config
 from infra.cluster import images as cluster_images
 from infra.images import __main__ as images
@@ -155,20 +157,23 @@ def test_a_push_outlives_the_pod_that_took_it(release: Release, member: str, tmp
         eventually(lambda: len(_deployments(other, member)) == 2, 30, "the second push isn't taken")
     finally:
         _end(again)
-    for part in ("web", "worker"):
-        eventually(lambda part=part: len(release.pods(part)) == 2, 90, release.logs)
+    eventually(lambda: len(release.pods("web")) == 2 == len(release.pods("worker")), 90, release.logs)
 
 
 def test_periodic_tasks_go_on_when_the_beat_that_gave_them_out_dies(release: Release) -> None:
     redis = release.servers.redis()
-    holder = eventually(lambda: redis.get("cytoplane:beat"), 30, "nobody has the lease").decode()
+
+    def lease() -> str:
+        found = redis.get(LEASE_KEY)
+        return found.decode() if isinstance(found, bytes) else ""
+
+    holder = eventually(lease, 30, "nobody has the lease")
     assert holder in release.pods("beat")
     release.kill(holder)
-    redis.delete("cytoplane:pulse")
+    redis.delete(PULSE_KEY)
 
     def another() -> bool:
-        found = redis.get("cytoplane:beat")
-        return bool(found) and found.decode() != holder and bool(redis.get("cytoplane:pulse"))
+        return lease() not in ("", holder) and bool(redis.get(PULSE_KEY))
 
     eventually(another, 60, "nobody took over")
 
