@@ -102,6 +102,14 @@ class Place:
         return self.may("manage members")
 
     @property
+    def may_manage_planes(self) -> bool:
+        return self.actor.is_platform_admin or self.may("manage planes")
+
+    @property
+    def may_manage_environments(self) -> bool:
+        return self.may("manage environments")
+
+    @property
     def may_read_audit(self) -> bool:
         return self.may("read audit")
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime
 
 from django.db.models import Count, Q
-from django.utils import timezone
 
+from dataplane.planes import presence
 from dataplane.planes.models import Certificate, Node, Plane
 from delivery.models import Replica
 from projects.models import Environment
 from tenants.models import Tenant
 from tenants.queries import all_tenants
 
-#: A node that hasn't been heard of for this long is offline; agents report every few seconds.
-SILENCE = timedelta(seconds=45)
-
 
 def node_state(node: Node, plane: Plane | None) -> str:
     """A key of the looks of kind ``node``."""
-    if node.last_seen_at is None or timezone.now() - node.last_seen_at > SILENCE:
+    if presence.silent(node):
         return "offline"
     if problems(node):
         return "unhealthy"
@@ -80,17 +77,20 @@ class PlaneRow:
     replicas: int = 0
     healthy: int = 0
     tenants: int = 0
+    offline_since: datetime | None = None
 
     @property
     def why(self) -> str:
         """One sentence for a plane that isn't healthy."""
-        if self.plane.engine == Plane.Engine.KUBERNETES:
-            return "Workers drive this cluster; its cells' namespaces are in `cyto planes places`."
         if self.state == "none":
-            return "No agent has enrolled yet."
+            return "Nothing has joined it yet: make a command and run it within the hour."
+        if self.offline_since is not None:
+            return (
+                "It isn't heard of. What runs there goes on and is enforced; it catches up when it is back."
+            )
         for row in self.nodes:
             if row.state == "offline":
-                return f"{row.node.name} was last heard of too long ago; what runs there goes on."
+                return f"{row.node.name} isn't heard of; what runs there goes on."
             if row.problems:
                 return f"{row.node.name}: {row.problems[0]}"
             if row.state == "behind":
@@ -105,8 +105,8 @@ def _certificates() -> dict[int, Certificate]:
     return {certificate.node_id: certificate for certificate in rows}
 
 
-def planes() -> list[PlaneRow]:
-    """Every plane with its nodes; a constant number of queries."""
+def planes(owner: Tenant | None = None) -> list[PlaneRow]:
+    """Every plane with its nodes, or those of a tenant's own; a constant number of queries."""
     certificates = _certificates()
     replicas = {
         row["plane"]: row
@@ -120,17 +120,20 @@ def planes() -> list[PlaneRow]:
         .annotate(total=Count("tenant", distinct=True))
     )
     rows = []
-    for plane in Plane.objects.select_related("owner").prefetch_related("nodes").order_by("name"):
+    wanted = Plane.objects.select_related("owner").prefetch_related("nodes").order_by("name")
+    for plane in wanted if owner is None else wanted.filter(owner=owner):
         nodes = [
             NodeRow(n, node_state(n, plane), problems(n), certificates.get(n.pk))
             for n in sorted(plane.nodes.all(), key=lambda n: n.name)
         ]
         counts = replicas.get(plane.pk, {})
+        away = presence.offline_since(plane, list(plane.nodes.all()))
         rows.append(
             PlaneRow(
                 plane=plane,
-                state=_worst(nodes),
+                state=_state(nodes, away),
                 nodes=nodes,
+                offline_since=away,
                 replicas=counts.get("total", 0),
                 healthy=counts.get("good", 0),
                 tenants=tenants.get(plane.pk, 0),
@@ -139,11 +142,14 @@ def planes() -> list[PlaneRow]:
     return rows
 
 
-def _worst(nodes: list[NodeRow]) -> str:
-    agents = [row.state for row in nodes if row.node.kind == Node.Kind.AGENT]
-    if not agents:
+def _state(nodes: list[NodeRow], away: datetime | None) -> str:
+    """Of the plane: one silent node of several doesn't make it offline."""
+    if not nodes:
         return "none"
-    return next(s for s in ("offline", "unhealthy", "behind", "healthy") if s in agents)
+    if away is not None:
+        return "offline"
+    states = {"unhealthy" if row.state == "offline" else row.state for row in nodes}
+    return next(state for state in ("unhealthy", "behind", "healthy") if state in states)
 
 
 def builders() -> list[NodeRow]:

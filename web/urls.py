@@ -14,6 +14,7 @@ from web.views import (
     logs,
     members,
     palette,
+    planes,
     why,
 )
 
@@ -39,6 +40,10 @@ urlpatterns = [
     path("<slug:tenant>/-/why", why.why),
     path("<slug:tenant>/-/members", members.members),
     path("<slug:tenant>/-/members/remove", members.remove),
+    path("<slug:tenant>/-/planes", planes.planes),
+    path("<slug:tenant>/-/planes/token", planes.token),
+    path("<slug:tenant>/-/planes/revoke", planes.revoke),
+    path("<slug:tenant>/-/planes/environment", planes.environment),
     path("<slug:tenant>/-/usage", members.usage),
     path("<slug:tenant>/-/audit", members.audit),
     path("<slug:tenant>/<slug:project>", home.project),

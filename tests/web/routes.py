@@ -69,6 +69,14 @@ TABLE: dict[tuple[str, str], Route] = {
         ADMINS, {"email": "developer@acme.example.org", "role": "viewer"}
     ),
     ("POST", "<slug:tenant>/-/members/remove"): Route(ADMINS, {"email": "developer@acme.example.org"}),
+    ("GET", "<slug:tenant>/-/planes"): READ,
+    # A plane is made, and the command is shown, by the answer itself.
+    ("POST", "<slug:tenant>/-/planes"): Route("SFFF.N.", {"name": "own", "engine": "machine"}),
+    ("POST", "<slug:tenant>/-/planes/token"): Route("SFFF.N.", {"plane": "mine"}),
+    ("POST", "<slug:tenant>/-/planes/revoke"): Route("SFFFDND", {"plane": "mine", "confirm": "mine"}),
+    ("POST", "<slug:tenant>/-/planes/environment"): Route(
+        "SFFFDND", {"environment": "staging", "plane": "shared"}
+    ),
     ("GET", "<slug:tenant>/-/usage"): READ,
     ("GET", "<slug:tenant>/-/audit"): Route("SFF..N."),
     ("GET", "<slug:tenant>/<slug:project>"): Route("SDDDDND"),

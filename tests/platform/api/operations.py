@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib.auth.hashers import make_password
 
-from dataplane.planes.models import DeniedNetwork
+from dataplane.planes.models import DeniedNetwork, Plane
 from delivery.models import Deployment
 from tenants import tokens
 from tenants.models import User
@@ -93,11 +93,11 @@ TABLE: dict[str, Operation] = {
     "why": Operation(READERS, "read", query="source=web&destination=api"),
     "learn": READ,
     "list_planes": Operation(ANYBODY),
-    # A tenant's own; `shared` is nobody's.
+    # `mine` is acme's, `shared` nobody's.
     "create_plane": Operation("UFFF.N.S", body={"name": "own", "engine": "machine", "owner": "acme"}),
-    "get_plane": Operation(PLATFORM, path={"name": "shared"}),
-    "revoke_plane": Operation(PLATFORM, path={"name": "shared"}),
-    "remove_plane": Operation("UNNNNNCN", path={"name": "shared"}, query="confirm=shared"),
+    "get_plane": Operation("U....N.S", "read", path={"name": "mine"}),
+    "revoke_plane": Operation("UFFF.N.S", path={"name": "mine"}),
+    "remove_plane": Operation("UFFF.N.S", path={"name": "mine"}, query="confirm=mine"),
     # `shared` is a machine: only platform admins get as far as being told so.
     "replace_kubeconfig": Operation("UNNNNNNN", body={"kubeconfig": "kind: Pod"}, path={"name": "shared"}),
     "list_places": Operation(PLATFORM, path={"name": "shared"}),
@@ -133,6 +133,7 @@ class Stage:
         failed = world.push(self.cell)
         Deployment.objects.filter(pk=failed.pk).update(state="failed")
         waiting = world.push(world.cell(project, "staging"))
+        Plane.objects.create(name="mine", engine=Plane.Engine.MACHINE, owner=world.acme)
         DeniedNetwork.objects.create(network="198.51.100.7/32", reason="floods", created_by="somebody")
         # Hashing is slow by intention: once is enough for everybody.
         User.objects.update(password=make_password(factories.PASSWORD))
