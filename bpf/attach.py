@@ -78,7 +78,7 @@ def attach_foreign(config: Config, ifindex: int) -> None:
 def is_attached(config: Config, ifindex: int) -> bool:
     """Whether some version of both programs is on an interface that a CNI made."""
     with IPRoute() as ip:
-        return all(
+        return _has_clsact(ip, ifindex) and all(
             any(name == _prefix(config) + program for _, _, name in _filters(ip, ifindex, parent))
             for parent, program in _WORKLOAD
         )
