@@ -46,6 +46,8 @@ class Place(models.Model):
     #: Counts what was asked of it: changes of what runs in its cell. A worker that read an older number
     #: than it leaves behind looks again.
     asked = models.PositiveBigIntegerField(default=0)
+    #: What was asked when it was brought about last: what is newer is a change, not drift.
+    followed = models.PositiveBigIntegerField(default=0)
     #: When the replicas' state is read from the cluster again.
     look_at = models.DateTimeField(default=timezone.now)
     #: When it has to be looked at again.

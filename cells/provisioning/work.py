@@ -84,6 +84,8 @@ def _settled(place: Place, status: CellStatus) -> bool:
 
 
 def _ensure(place: Place, driver: Driver, cell: PlacedCell) -> CellStatus:
+    if place.asked != place.followed:
+        return driver.ensure(cell)
     seen = driver.status(cell)
     if seen.state == CellState.READY:
         return seen
@@ -134,6 +136,7 @@ def _done(place: Place, status: CellStatus) -> bool:
         error_code="",
         revision=status.revision or place.revision,
         attempts=0,
+        followed=place.asked if ready else place.followed,
         next_at=timezone.now() + (CHECK if ready else GOING),
         checked_at=timezone.now(),
     )

@@ -19,12 +19,14 @@ from cells.provisioning.tasks import sweep
 from dataplane.drivers.kubernetes import Site
 from dataplane.planes import kubernetes
 from dataplane.planes.models import Plane
+from delivery import actions as deliveries
 from delivery import machine
 from delivery.models import Build, Deployment, LogChunk, Replica
 from infra.cluster.images import BUSYBOX
+from projects import actions as projects
 from projects.models import Cell
 from tests import factories
-from tests.cluster import LONGEST, TwoNodes, two_nodes  # noqa: F401  a fixture
+from tests.cluster import LONGEST, TwoNodes, two_nodes, until  # noqa: F401  a fixture
 from tests.factories import World
 from tests.queue import Queue
 
@@ -78,6 +80,8 @@ class Delivery:
             machine.advance(deployment.pk)
             deployment.refresh_from_db()
             if deployment.state in states:
+                # What goes with the old ones.
+                self.queue.run(most=200, later=True)
                 return deployment
             assert time.monotonic() < end, (
                 self.pods(),
@@ -102,7 +106,7 @@ class Delivery:
 
     def swept(self) -> Place:
         past = timezone.now() - timedelta(seconds=1)
-        Place.objects.update(next_at=past)
+        Place.objects.update(next_at=past, look_at=past)
         sweep.run()
         self.queue.run(most=200, later=True)
         return Place.objects.get(cell__environment__name="production")
@@ -135,3 +139,110 @@ def test_a_push_is_live_on_both_nodes(delivery: Delivery) -> None:
         assert pod["spec"]["securityContext"]["runAsUser"] == 1000
         answer = delivery.nodes.ran("node1", "curl", "-s", f"http://{pod['status']['podIP']}:8080/")
         assert answer.stdout == "web v1\n", answer.stderr
+
+
+def names(delivery: Delivery, cell: Cell) -> set[str]:
+    """What runs of the cell on the cluster."""
+    location = Place.objects.get(cell=cell, wanted=True).location
+    with delivery.nodes.client() as client:
+        found = client.document(f"/apis/apps/v1/namespaces/{location}/deployments")["items"]
+    return {item["metadata"]["name"] for item in found}
+
+
+def rows(cell: Cell) -> set[str]:
+    return {f"r{pk}" for pk in Replica.objects.filter(workload__cell=cell).values_list("pk", flat=True)}
+
+
+def page(delivery: Delivery, cell: Cell) -> set[str]:
+    """What the replicas of the serving release answer."""
+    location = Place.objects.get(cell=cell, wanted=True).location
+    serving = {f"r{pk}" for pk in Replica.objects.filter(wanted="serve").values_list("pk", flat=True)}
+    answers = set()
+    for pod in delivery.nodes.pods(location).values():
+        if pod["metadata"]["labels"]["cytoplane.dev/replica"] in serving:
+            address = pod["status"]["podIP"]
+            answers.add(delivery.nodes.ran("node1", "curl", "-s", f"http://{address}:8080/").stdout)
+    return answers
+
+
+def test_a_release_from_a_machine_serves_here_and_everything_about_it_can_change(delivery: Delivery) -> None:
+    """Promoted, scaled, configured, gone back, and a failure in between that changes nothing."""
+    world, developer = delivery.world, delivery.world.actor("developer")
+    staging = world.cell(environment="staging")
+    production = world.cell(staging.project, "production")
+    built = world.push(staging)
+    machine.advance(built.pk)
+    factories.built(built, web(replicas=1))
+    build = Build.objects.get(deployment=built)
+    build.result["images"] = {"web": BUSYBOX}
+    build.save()
+    source = world.finish(built)
+    assert staging.environment.plane.engine == "machine"
+    # Promotion.
+    deployment = deliveries.promote(
+        acting_user=developer, cell=staging, number=source.number, to="production"
+    )
+    delivery.until(deployment, "live")
+    assert deployment.release is not None
+    assert deployment.release.images == source.images
+    assert page(delivery, production) == {"web v1\n"}
+    # Another number of replicas.
+    delivery.until(deliveries.scale(acting_user=developer, cell=production, numbers={"web": 2}), "live")
+    assert names(delivery, production) == rows(production)
+    assert len(rows(production)) == 2
+    # A variable: other replicas, the old ones go when the new ones serve.
+    before = rows(production)
+    projects.set_variables(acting_user=world.actor(), cell=production, set={"CYTO_WORD": "new"})
+    delivery.until(Deployment.objects.get(kind="config"), "live")
+    assert page(delivery, production) == {"web v2\n"}
+    assert names(delivery, production) == rows(production)
+    assert not rows(production) & before
+    # A release that doesn't start: it says why, with its last lines, and what served still serves.
+    serving = rows(production)
+    failing = "components: {web: {kind: web, command: 'echo no such table; exit 3', replicas: 1}}"
+    deployment = delivery.until(delivery.push(production, failing), "failed")
+    assert deployment.error_code == "process-exited"
+    assert "no such table" in log_of(deployment)
+    assert deployment.still_serving == "v2"
+    delivery.queue.run(most=200, later=True)
+    assert names(delivery, production) == rows(production) == serving
+    assert page(delivery, production) == {"web v2\n"}
+    # Back to the first one.
+    production.refresh_from_db()
+    delivery.until(deliveries.rollback(acting_user=developer, cell=production, number=1), "live")
+    assert page(delivery, production) == {"web v4\n"}
+    # None at all.
+    delivery.until(deliveries.scale(acting_user=developer, cell=production, numbers={"web": 0}), "live")
+    delivery.queue.run(most=200, later=True)
+    assert names(delivery, production) == set()
+    # And the project ends with everything of it.
+    location = Place.objects.get(cell=production).location
+    projects.destroy_project(acting_user=world.actor(), project=production.project, confirm="shop")
+    delivery.queue.run(most=200, later=True)
+    with delivery.nodes.client() as client:
+        until(
+            lambda: client.get(f"/api/v1/namespaces/{location}").status_code == 404, 60, "the namespace stays"
+        )
+
+
+def test_a_pod_that_is_deleted_and_a_deployment_that_is_edited_come_back(delivery: Delivery) -> None:
+    cell = delivery.world.cell()
+    delivery.until(delivery.push(cell, web(replicas=1)), "live")
+    place = Place.objects.get(cell=cell)
+    path = f"/apis/apps/v1/namespaces/{place.location}/deployments/{rows(cell).pop()}"
+    with delivery.nodes.client() as client:
+        client.change(path, {"spec": {"replicas": 0}})
+        until(
+            lambda: client.document(path).get("status", {}).get("readyReplicas", 0) == 0,
+            30,
+            "its pod doesn't go",
+        )
+        assert delivery.swept().state == "ready"
+        until(
+            lambda: client.document(path)["status"].get("readyReplicas") == 1, 60, "its pod doesn't come back"
+        )
+    until(
+        lambda: delivery.swept() and Replica.objects.get().phase == "healthy",
+        30,
+        "it isn't seen that it is well",
+    )
