@@ -255,13 +255,13 @@ class PodPlane:
             chain.remove(self.inside(node, "/etc/cni/net.d"))
 
     # Desired state.
-    def apply(self, topology: Topology, endpoints: Sequence[dict[str, Any]]) -> None:
+    def apply(self, topology: Topology, endpoints: Sequence[dict[str, Any]], **more: Any) -> None:
         """Hand a topology, compiled, to both agents; ``endpoints`` are made by ``endpoint``."""
         from cells.boundary.encoding import encode
 
-        self.hand_out(encode(compile_topology(topology)), endpoints)
+        self.hand_out(encode(compile_topology(topology)), endpoints, **more)
 
-    def hand_out(self, boundary: dict[str, Any], endpoints: Sequence[dict[str, Any]]) -> None:
+    def hand_out(self, boundary: dict[str, Any], endpoints: Sequence[dict[str, Any]], **more: Any) -> None:
         """The same with a boundary in the form that nodes read."""
         self.generation += 1
         document = {
@@ -269,6 +269,7 @@ class PodPlane:
             "generation": self.generation,
             "endpoints": list(endpoints),
             "boundary": boundary,
+            **more,
         }
         for node, agent in self.agents.items():
             (self.home(node) / "document.json").write_text(json.dumps(document))
@@ -351,6 +352,22 @@ class PodPlane:
                 f"{name} doesn't run: {self.events(namespace, name)}",
             )
 
+    def vacate(self, namespace: str) -> None:
+        """Take away all pods of a namespace, and wait until their agents have noticed."""
+        with self.two_nodes.client() as client:
+            client.remove(f"/api/v1/namespaces/{namespace}/pods")
+        until(
+            lambda: (
+                not any(
+                    pod["namespace"] == namespace
+                    for agent in self.agents.values()
+                    for pod in agent.pods().values()
+                )
+            ),
+            40,
+            f"pods of {namespace} don't go",
+        )
+
     def events(self, namespace: str, name: str) -> list[str]:
         """What the cluster says happened to a pod."""
         with self.two_nodes.client() as client:
@@ -385,14 +402,23 @@ class PodPlane:
         """A TCP connection out of a replica's namespace, which stays open."""
         return Kept(self.inside(node, self.netns(node, replica)), target)
 
-    @contextlib.contextmanager
-    def resolver(self, node: int) -> Iterator[None]:
+    def resolver(self, node: int) -> contextlib.AbstractContextManager[None]:
         """The node's resolver, as long as it is needed."""
+        return self._beside(node, "resolver", sys.executable, "-m", "dataplane.resolver")
+
+    def gateway(self, node: int) -> contextlib.AbstractContextManager[None]:
+        """The node's gateway, as long as it is needed."""
+        envoy = [str(Path(sys.executable).with_name("envoy")), "-c", f"{HOME}/gateway/bootstrap.json"]
+        envoy += ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
+        return self._beside(node, "gateway", *envoy, "--base-id", str(100 + 10 * self.config.net + node))
+
+    @contextlib.contextmanager
+    def _beside(self, node: int, name: str, *words: str) -> Iterator[None]:
+        """A sibling of the agent, in the namespace that the agent made for it."""
         command = [sys.executable, "-m", "infra.cluster.enter", f"node{node}", "--"]
-        command += ["nsenter", f"--net=/run/netns/{self.config.name}-resolver", "--"]
-        command += [sys.executable, "-m", "dataplane.resolver"]
+        command += ["nsenter", f"--net=/run/netns/{self.config.name}-{name}", "--", *words]
         environment = {**cluster_environment(self.cluster), "CYTOPLANE_HOME": str(HOME)}
-        with (self.home(node) / "resolver.log").open("a") as log:
+        with (self.home(node) / f"{name}.log").open("a") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             yield
@@ -425,9 +451,9 @@ class PodPlane:
         return pod["v4"], pod["v6"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def pod_plane(two_nodes: TwoNodes) -> Iterator[PodPlane]:
-    """The plane, of this module alone."""
+    """The plane, for all tests of a folder; each module has cells of its own and takes its pods away."""
     plane = PodPlane(two_nodes)
     try:
         plane.start()

@@ -16,9 +16,7 @@ from cells.boundary import Topology, model
 from dataplane import addresses
 from dataplane.agent.pods.logs import PodTail
 from tests.cluster import LONGEST, until
-from tests.dataplane.agent.pods.plane import PodPlane, pod_plane
-
-__all__ = ["pod_plane"]
+from tests.dataplane.agent.pods.plane import PodPlane
 
 pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.timeout(LONGEST)]
 CELL, NEIGHBOUR = "cell-7-0123abcd", "cell-8-0123abcd"
