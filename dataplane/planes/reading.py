@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from django.db import connection, models
 
+from dataplane.planes.asking import ask
 from dataplane.planes.models import Plane
 from delivery.models import Deployment, Release, Replica
 from projects.models import Cell, Component, Connection, Endpoint, Environment, Host, Project, Workload
@@ -41,21 +42,21 @@ SELECT json_build_object(
   'connections', (SELECT json_agg(row_to_json(k)) FROM projects_connection k
     JOIN projects_workload w ON w.id = k.workload_id WHERE w.cell_id = c.id),
   'replicas', (SELECT json_agg(row_to_json(r) ORDER BY r.id) FROM delivery_replica r
-    JOIN projects_workload w ON w.id = r.workload_id WHERE w.cell_id = c.id AND r.wanted = ANY(%(running)s)),
+    JOIN projects_workload w ON w.id = r.workload_id WHERE w.cell_id = c.id AND r.wanted = ANY(%(running)s::text[])),
   'deployments', (SELECT json_agg(row_to_json(d) ORDER BY d.id DESC) FROM delivery_deployment d
-    WHERE d.cell_id = c.id AND d.state = ANY(%(underway)s) AND d.release_id IS NOT NULL),
+    WHERE d.cell_id = c.id AND d.state = ANY(%(underway)s::text[]) AND d.release_id IS NOT NULL),
   'releases', (SELECT json_agg(json_build_object('id', r.id, 'cell_id', r.cell_id, 'number', r.number,
       'specification', r.specification, 'images', r.images)) FROM delivery_release r
     WHERE r.id = c.serving_release_id
       OR r.id IN (SELECT d.release_id FROM delivery_deployment d
-        WHERE d.cell_id = c.id AND d.state = ANY(%(underway)s))
+        WHERE d.cell_id = c.id AND d.state = ANY(%(underway)s::text[]))
       OR r.id IN (SELECT s.release_id FROM delivery_replica s JOIN projects_workload w ON w.id = s.workload_id
-        WHERE w.cell_id = c.id AND s.wanted = ANY(%(running)s)))
+        WHERE w.cell_id = c.id AND s.wanted = ANY(%(running)s::text[])))
 )::text
 FROM projects_cell c JOIN projects_project p ON p.id = c.project_id
 JOIN projects_environment e ON e.id = c.environment_id
 JOIN tenants_tenant t ON t.id = p.tenant_id JOIN tenants_plan l ON l.id = t.plan_id
-WHERE e.plane_id = %(plane)s AND c.number = ANY(%(numbers)s)
+WHERE e.plane_id = %(plane)s::bigint AND c.number = ANY(%(numbers)s::bigint[])
 ORDER BY c.number
 """
 
@@ -66,7 +67,7 @@ WITH own AS (
   SELECT c.id, c.number, c.environment_id, p.slug, p.audit, p.tenant_id, e.name
   FROM projects_cell c JOIN projects_project p ON p.id = c.project_id
   JOIN projects_environment e ON e.id = c.environment_id
-  WHERE e.plane_id = %(plane)s AND c.number = ANY(%(numbers)s)
+  WHERE e.plane_id = %(plane)s::bigint AND c.number = ANY(%(numbers)s::bigint[])
 ), beside AS (
   SELECT unnest(%(numbers)s::bigint[]) AS number
   UNION SELECT c.number FROM own JOIN projects_workload w ON w.cell_id = own.id
@@ -77,12 +78,12 @@ WITH own AS (
     JOIN projects_workload w ON w.cell_id = c.id
     JOIN projects_connection k ON k.workload_id = w.id AND split_part(k.key, '/', 1) = own.slug
   UNION SELECT u.number FROM own JOIN planes_unit u
-    ON u.plane_id = %(plane)s AND u.tenant = own.tenant_id AND u.environment = own.name
+    ON u.plane_id = %(plane)s::bigint AND u.tenant = own.tenant_id AND u.environment = own.name
     AND (u.audit OR own.audit)
 )
-SELECT u.number, u.facts::text, u.number = ANY(%(numbers)s),
-  CASE WHEN u.number = ANY(%(numbers)s) THEN u.document::text END
-FROM planes_unit u JOIN beside b ON b.number = u.number WHERE u.plane_id = %(plane)s
+SELECT u.number, u.facts::text, u.number = ANY(%(numbers)s::bigint[]),
+  CASE WHEN u.number = ANY(%(numbers)s::bigint[]) THEN u.document::text END
+FROM planes_unit u JOIN beside b ON b.number = u.number WHERE u.plane_id = %(plane)s::bigint
 """
 
 
@@ -132,18 +133,13 @@ def _asked(plane: Plane, numbers: list[int]) -> Iterator[dict[str, Any]]:
         "running": list(RUNNING),
         "underway": list(UNDERWAY),
     }
-    with connection.cursor() as cursor:
-        cursor.execute(_CELLS, parameters)
-        found = cursor.fetchall()
-    for (text,) in found:
+    for (text,) in ask(_CELLS, parameters):
         yield json.loads(text)
 
 
 def surroundings(plane: Plane, numbers: Collection[int]) -> tuple[dict[int, Any], dict[int, Any]]:
     """Number → facts of the units of changed cells and of what may be beside them; → documents of their own."""
-    with connection.cursor() as cursor:
-        cursor.execute(_SURROUNDINGS, {"plane": plane.pk, "numbers": sorted(numbers)})
-        found = cursor.fetchall()
+    found = ask(_SURROUNDINGS, {"plane": plane.pk, "numbers": sorted(numbers)})
     facts = {number: json.loads(text) if text else None for number, text, _, _ in found}
     return facts, {number: json.loads(text) if text else None for number, _, own, text in found if own}
 

@@ -27,6 +27,7 @@ from cells.boundary.plain import plain
 from dataplane.desired import joined
 from dataplane.planes import documents, node_addresses, units
 from dataplane.planes import topology as topologies
+from dataplane.planes.asking import ask
 from dataplane.planes.models import Plane, Snapshot, Unit
 from dataplane.planes.ranges import config_of
 from delivery import environment
@@ -64,19 +65,24 @@ def rebuild(plane_id: int, also: Iterable[int] = ()) -> int:
     return _rebuilt(plane_id, set(also))[0]
 
 
+_NUMBERED = """
+WITH plane AS (UPDATE planes_plane SET generation = %(number)s WHERE id = %(plane)s)
+INSERT INTO planes_snapshot (plane_id, generation, mark, created_at)
+VALUES (%(plane)s, %(number)s, %(mark)s, now())
+"""
 #: The newest generation if a node lacks it, what it is the difference to, and the units.
 _NEWEST = """
 WITH newest AS (
-  SELECT generation, mark FROM planes_snapshot WHERE plane_id = %(plane)s ORDER BY generation DESC LIMIT 1
+  SELECT generation, mark FROM planes_snapshot WHERE plane_id = %(plane)s::bigint ORDER BY generation DESC LIMIT 1
 ), known AS (
-  SELECT n.*, CASE WHEN %(after)s < n.generation AND %(mark)s <> '' AND EXISTS (
+  SELECT n.*, CASE WHEN %(after)s::bigint < n.generation AND %(mark)s::text <> '' AND EXISTS (
       SELECT FROM planes_snapshot s
-      WHERE s.plane_id = %(plane)s AND s.generation = %(after)s AND s.mark = %(mark)s
-    ) THEN %(after)s ELSE 0 END AS base
-  FROM newest n WHERE n.generation <> %(after)s OR %(mark)s NOT IN ('', n.mark)
+      WHERE s.plane_id = %(plane)s::bigint AND s.generation = %(after)s::bigint AND s.mark = %(mark)s::text
+    ) THEN %(after)s::bigint ELSE 0 END AS base
+  FROM newest n WHERE n.generation <> %(after)s::bigint OR %(mark)s::text NOT IN ('', n.mark)
 )
 SELECT k.generation, k.mark, k.base, u.number, u.document::text FROM known k LEFT JOIN planes_unit u
-  ON u.plane_id = %(plane)s AND u.generation > k.base AND (k.base > 0 OR u.document IS NOT NULL)
+  ON u.plane_id = %(plane)s::bigint AND u.generation > k.base AND (k.base > 0 OR u.document IS NOT NULL)
 ORDER BY u.number
 """
 
@@ -117,16 +123,12 @@ def _rebuilt(plane_id: int, also: set[int], patient: bool = True) -> tuple[int, 
     """(generation, units that differ though nothing was noted)."""
     alone = not connection.in_atomic_block
     with transaction.atomic():
-        if alone:
-            # Notes are taken by the same commit that keeps units: a crash that loses it loses nothing.
-            with connection.cursor() as cursor:
-                cursor.execute("SET LOCAL synchronous_commit = off")
-        return _rebuild_locked(plane_id, also, patient)
+        return _rebuild_locked(plane_id, also, patient, alone)
 
 
-def _rebuild_locked(plane_id: int, also: set[int], patient: bool) -> tuple[int, int]:
+def _rebuild_locked(plane_id: int, also: set[int], patient: bool, alone: bool) -> tuple[int, int]:
     with connection.cursor() as cursor:
-        _lock(cursor, plane_id, patient)
+        _lock(cursor, plane_id, patient, alone)
         plane = Plane.objects.filter(pk=plane_id).first()
         if plane is None:
             return 0, 0
@@ -145,9 +147,9 @@ def _rebuild_locked(plane_id: int, also: set[int], patient: bool) -> tuple[int, 
     else:
         return plane.generation, 0
     differing = _save(plane, work, made)
-    if differing or plane.basis != basis:
+    if plane.basis != basis:
         plane.basis = basis
-        plane.save(update_fields=["generation", "basis"])
+        plane.save(update_fields=["basis"])
     if differing:
         _numbered(plane)
     # Beside noted changes nobody could tell.
@@ -155,10 +157,12 @@ def _rebuild_locked(plane_id: int, also: set[int], patient: bool) -> tuple[int, 
     return plane.generation, strangers
 
 
-def _lock(cursor: Any, plane_id: int, patient: bool) -> None:
-    """Alone at the plane until the transaction's end."""
-    ask = "pg_advisory_xact_lock" if patient else "pg_try_advisory_xact_lock"
-    cursor.execute(f"SELECT {ask}(%s, %s)", [_LOCK_CLASS, plane_id])
+def _lock(cursor: Any, plane_id: int, patient: bool, alone: bool) -> None:
+    """Nobody else is at the plane until the transaction's end. ``alone``: it has no other purpose."""
+    function = "pg_advisory_xact_lock" if patient else "pg_try_advisory_xact_lock"
+    # Notes are taken by the same commit that keeps units: a crash that loses it loses nothing.
+    flush = "set_config('synchronous_commit', 'off', true)" if alone else "NULL"
+    cursor.execute(f"SELECT {function}(%s, %s), {flush}", [_LOCK_CLASS, plane_id])
     if not patient and not cursor.fetchone()[0]:
         raise Later
 
@@ -205,7 +209,8 @@ def _upsert(plane: Plane, made: list[units.Made], fields: list[str]) -> None:
 def _numbered(plane: Plane) -> None:
     """Give the generation its mark, and forget those that no node needs a difference to."""
     plane_id, generation = plane.pk, plane.generation
-    Snapshot.objects.create(plane=plane, generation=generation, mark=secrets.token_hex(8))
+    with connection.cursor() as cursor:
+        cursor.execute(_NUMBERED, {"plane": plane_id, "number": generation, "mark": secrets.token_hex(8)})
     if generation % FORGET == 0:
         oldest = generation - KEPT
         Snapshot.objects.filter(plane=plane, generation__lte=oldest).delete()
@@ -249,9 +254,7 @@ def newest(plane_id: int, after: int, mark: str = "") -> dict[str, Any] | None:
     """
     # Numbers that no generation can have are nobody's.
     question = {"plane": plane_id, "after": after if 0 <= after < 2**63 else 0, "mark": mark}
-    with connection.cursor() as cursor:
-        cursor.execute(_NEWEST, question)
-        found = cursor.fetchall()
+    found = ask(_NEWEST, question)
     if not found:
         return None
     generation, newest_mark, base = found[0][:3]
