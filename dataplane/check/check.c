@@ -4,11 +4,12 @@
  * there in both directions before anything of the tenant's runs:
  *   out, allowed   a question to the resolver leaves;
  *   in,  allowed   its answer comes back;
- *   out, denied    a connection to a port of the resolver that nobody opened ends in silence or refusal by
- *                  the kernel here. Were the boundary missing, the resolver's host would answer with a
- *                  reset, which is told apart;
+ *   out, denied    a datagram to a port of the node that nobody opened gets no answer. Were the boundary
+ *                  missing, the node would say that the port is closed. A datagram, because the hooks refuse
+ *                  connections with the same error before anything is sent: this one meets tc;
  *   in,  denied    the resolver sends the same answer once more, to a port that asked nothing: it mustn't come.
  *
+ * CYTOPLANE_NODE in its environment is the node's address; without it the resolver's host is tried.
  * Arguments: none in a pod; for trying it, the resolver's address and how many times it is asked.
  *
  * Exit codes: 0 the boundary is there, 1 it is open, 2 nothing answers (not ready: the pod is tried again).
@@ -175,34 +176,31 @@ static bool ask(const struct target *to, int fd, int tries, bool *promised)
 	return false;
 }
 
-/* What becomes of a connection that nobody allowed: 0 nothing, else why the boundary is open. */
+/* What becomes of a datagram that nobody allowed: NULL if nothing does, else why the boundary is open. */
 static const char *denied(const struct target *to)
 {
 	struct sockaddr_storage address = to->address;
-	int fd = socket(to->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int error = 0;
-	socklen_t size = sizeof(error);
+	int fd = socket(to->address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	const char *why = NULL;
+	char byte = 0;
 
 	if (fd < 0)
-		return "there is no socket to try with";
+		return "can't be tried for want of a socket";
 	set_port(&address, CLOSED);
-	if (connect(fd, (struct sockaddr *)&address, to->size) == 0)
-		error = 0;
-	else if (errno != EINPROGRESS)
-		error = errno;
-	else {
-		struct pollfd one = {.fd = fd, .events = POLLOUT};
-		if (poll(&one, 1, DENIED_MS) == 0)
-			error = ETIMEDOUT;
-		else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0)
-			error = errno;
+	/* Without a route there is no way out either; everything else is tried more than once. */
+	if (connect(fd, (struct sockaddr *)&address, to->size) == 0) {
+		for (int tried = 0; why == NULL && tried < 3; tried++) {
+			if (send(fd, &byte, 1, 0) < 0 && errno == ECONNREFUSED)
+				why = "was answered: nobody is there";
+			struct pollfd one = {.fd = fd, .events = POLLIN};
+			if (why == NULL && poll(&one, 1, DENIED_MS / 3) == 1)
+				why = recv(fd, &byte, 1, 0) >= 0 ? "was answered" : errno == ECONNREFUSED
+					? "was answered: nobody is there"
+					: NULL;
+		}
 	}
 	close(fd);
-	if (error == 0)
-		return "was accepted";
-	if (error == ECONNREFUSED)
-		return "was answered";
-	return NULL;
+	return why;
 }
 
 static bool nameserver(struct target *found)
@@ -237,9 +235,13 @@ int main(int count, char **arguments)
 		end(AWAY, "The resolver at %s doesn't answer: this node's agent or resolver isn't ready.", to.text);
 	if (!promised)
 		end(AWAY, "What answers at %s isn't the platform's resolver.", to.text);
-	const char *why = denied(&to);
+	struct target node;
+	const char *name = getenv("CYTOPLANE_NODE");
+	if (name == NULL || !parse(name, &node))
+		node = to;
+	const char *why = denied(&node);
 	if (why != NULL)
-		end(OPEN, "The boundary is open outwards: a connection to %s port %d %s.", to.text, CLOSED, why);
+		end(OPEN, "The boundary is open outwards: what was sent to %s port %d %s.", node.text, CLOSED, why);
 	if (readable(silent, QUIET_MS))
 		end(OPEN, "The boundary is open inwards: a packet came that nobody here asked for.");
 	end(OK, "The boundary is there in both directions.");

@@ -66,6 +66,6 @@ class Local:
         if asked.repository != names.CHECK_REPOSITORY:
             return None
         if asked.kind == "manifests":
-            known = (names.CHECK_TAG, self._manifest)
-            return self._pieces.get(self._manifest) if asked.reference in known else None
+            other = asked.reference.startswith("sha256:") and asked.reference != self._manifest
+            return None if other else self._pieces.get(self._manifest)
         return self._pieces.get(asked.reference) if asked.reference != self._manifest else None

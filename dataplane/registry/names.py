@@ -6,8 +6,8 @@ import re
 from typing import NamedTuple
 
 #: The self-check of cells' pods. Each node has it from its agent's image: no registry is asked for it, and
-#: nobody needs a secret.
-CHECK_REPOSITORY, CHECK_TAG = "cytoplane/check", "1"
+#: nobody needs a secret. Its tag is the version of the images: another version is another image to a node.
+CHECK_REPOSITORY = "cytoplane/check"
 DIGEST = r"sha256:[0-9a-f]{64}"
 _REFERENCE = re.compile(rf"(t[1-9][0-9]{{0,17}}/p[1-9][0-9]{{0,17}})@({DIGEST})")
 _PATH = re.compile(
@@ -40,6 +40,6 @@ def on_node(port: int, image: str) -> str:
     return f"127.0.0.1:{port}/{image}"
 
 
-def check_image(port: int) -> str:
+def check_image(port: int, version: str) -> str:
     """What a pod calls the self-check."""
-    return on_node(port, f"{CHECK_REPOSITORY}:{CHECK_TAG}")
+    return on_node(port, f"{CHECK_REPOSITORY}:{version}")

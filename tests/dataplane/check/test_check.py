@@ -19,7 +19,7 @@ from tests.dataplane import processes
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")]
 NET = int(os.environ.get("CYTOPLANE_TEST_NET", "11"))
 POD, RESOLVER = "10.99.53.2", "10.99.53.3"
-OUT = f"ip daddr {RESOLVER} tcp dport 54 drop"
+OUT = f"ip daddr {RESOLVER} udp dport 54 drop"
 IN = f"ip saddr {RESOLVER} udp sport 53 ct state new drop"
 
 
@@ -108,9 +108,9 @@ def test_each_missing_half_of_the_boundary_is_found(check, places: tuple[str, st
     with _serving(tmp_path, places[1], {POD: 300}):
         assert check(OUT, IN) == (0, "The boundary is there in both directions.")
         code, said = check(IN)
-        assert (
-            code == 1
-            and said == f"The boundary is open outwards: a connection to {RESOLVER} port 54 was answered."
+        assert code == 1
+        assert said.startswith(
+            f"The boundary is open outwards: what was sent to {RESOLVER} port 54 was answered"
         )
         code, said = check(OUT)
         assert code == 1 and said.startswith("The boundary is open inwards")

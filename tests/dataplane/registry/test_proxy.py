@@ -208,7 +208,7 @@ def test_the_check_needs_no_registry_and_no_secret(site: Site) -> None:
         for part in (found.json()["config"], *found.json()["layers"]):
             content = client.get(f"/v2/cytoplane/check/blobs/{part['digest']}").content
             assert f"sha256:{hashlib.sha256(content).hexdigest()}" == part["digest"]
-        assert client.get("/v2/cytoplane/check/manifests/2").status_code == 401
+        assert client.get(f"/v2/cytoplane/check/manifests/sha256:{'0' * 64}").status_code == 401
 
 
 def test_it_is_ready_once_there_is_a_desired_state(site: Site) -> None:

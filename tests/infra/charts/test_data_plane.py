@@ -15,6 +15,7 @@ import yaml
 from dataplane.controller.rights import ACCOUNT, ROLE
 from dataplane.drivers.kubernetes import helm
 from dataplane.node import leaving, requests
+from dataplane.registry import names
 from infra.images import debian, recipe
 from tests.infra.charts import tables
 
@@ -248,6 +249,11 @@ def test_images_are_those_that_are_made() -> None:
     names = {re.fullmatch(r"registry\.example\.com/cytoplane/([a-z-]+):[0-9.]+", image) for image in images}
     assert None not in names
     assert {match[1] for match in names if match} <= set(recipe.IMAGES)
+
+
+def test_pods_of_cells_begin_with_the_check_of_the_same_version() -> None:
+    image = one("ConfigMap", "node", "1.31", "--set", "image.tag=1.2")["data"]["CYTOPLANE_CHECK_IMAGE"]
+    assert image == names.check_image(5001, "1.2")
 
 
 def test_users_of_gateway_and_resolver_are_in_the_images() -> None:
