@@ -168,24 +168,28 @@ class Kubernetes:
     def take_over(self, document: Mapping[str, Any]) -> list[dict[str, Any]]:
         if self.kernel.holding:
             self.local.introduce(self.kernel)
+            self._place(document)
         return []
 
     def start(self, document: Mapping[str, Any]) -> None:
         """Other nodes' pods get their identities here; between all pods nothing is rewritten."""
         grants.write(self.config, document)
-        owners = {a: owner[0] for a, owner in document["boundary"]["addresses"].items()}
-        here = {a for pod in self.local.pods().values() for a in (pod.v4, pod.v6)}
-        pods = {
-            address: owners[address]
-            for endpoint in document["endpoints"]
-            for address in (endpoint["v4"], endpoint["v6"])
-            if address
-        }
-        self.kernel.elsewhere({a: identity for a, identity in pods.items() if a not in here})
-        if self._platform != pods.keys():
-            network.set_platform(self.config, sorted(pods))
-            self._platform = set(pods)
+        self._place(document)
         self._part(document)
+
+    def _place(self, document: Mapping[str, Any]) -> None:
+        """This node's own pods are in the tables since they were attested."""
+        own = {address for pod in self.local.pods().values() for address in pod.pair}
+        everywhere, elsewhere = set(own), {}
+        for endpoint in document["endpoints"]:
+            found = {address for address in (endpoint["v4"], endpoint["v6"]) if address}
+            everywhere |= found
+            if document["placements"].get(endpoint["id"]) != self.config.node:
+                elsewhere |= dict.fromkeys(found - own, endpoint["identity"])
+        self.kernel.elsewhere(elsewhere)
+        if self._platform != everywhere:
+            network.set_platform(self.config, sorted(everywhere))
+            self._platform = everywhere
 
     def _part(self, document: Mapping[str, Any]) -> None:
         """Clients of other nodes' pods that are gone aren't left waiting."""

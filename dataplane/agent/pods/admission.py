@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ log = logging.getLogger("cytoplane.agent")
 #: The plugin waits for twenty seconds. A pod may come before the desired state that has it, and may have
 #: to wait until the tables are written.
 STATE_SECONDS, FORCE_SECONDS = 8.0, 8.0
+#: Pods of one namespace that wait for desired state at a time: more would take the time of others' pods.
+WAITING = 4
 
 
 class Admission:
@@ -39,6 +42,8 @@ class Admission:
         self._wanted: dict[str, dict[str, Any]] = {}
         #: Changes of placements so far, and how many of them are in force; -1: nothing is.
         self.moves, self._reached = 0, -1
+        #: Namespace → its pods that wait for desired state.
+        self._waiting: Counter[str] = Counter()
         #: One pod of a replica at a time.
         self._busy: set[str] = set()
 
@@ -110,7 +115,7 @@ class Admission:
     def _become(
         self, pod: dict[str, Any], replica: str, container: str, netns: str, ifname: str
     ) -> str | None:
-        endpoint = self._await_state(replica)
+        endpoint = self._await_state(replica, pod["metadata"]["namespace"])
         if endpoint is None:
             return f"desired state has no {replica} here"
         if why := verify.refusal(pod, endpoint, verify.images_of(self._config, endpoint)):
@@ -147,11 +152,17 @@ class Admission:
         log.info("%s is pod %s in %s with %s", replica, made.name, made.namespace, found.addresses)
         return None
 
-    def _await_state(self, replica: str) -> dict[str, Any] | None:
+    def _await_state(self, replica: str, namespace: str) -> dict[str, Any] | None:
         end = time.monotonic() + STATE_SECONDS
         with self._change:
-            while replica not in self._wanted and (left := end - time.monotonic()) > 0:
-                self._change.wait(left)
+            if self._waiting[namespace] < WAITING:
+                self._waiting[namespace] += 1
+                try:
+                    while replica not in self._wanted and (left := end - time.monotonic()) > 0:
+                        self._change.wait(left)
+                finally:
+                    self._waiting[namespace] -= 1
+                    self._waiting += Counter()  # without those at zero
             return self._wanted.get(replica)
 
     def _held(self, replica: str, uid: str) -> str:
@@ -184,7 +195,10 @@ class Admission:
                 self._change.wait(left)
             if self._reached < moves:
                 return "the node's tables aren't written yet"
-        self._publish()
+        try:
+            self._publish()
+        except ClusterError as error:
+            return str(error)
         return ""
 
 
