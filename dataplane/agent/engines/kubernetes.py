@@ -180,7 +180,8 @@ class Kubernetes:
     def _place(self, document: Mapping[str, Any]) -> None:
         """This node's own pods are in the tables since they were attested."""
         own = {address for pod in self.local.pods().values() for address in pod.pair}
-        everywhere, elsewhere = set(own), {}
+        everywhere = set(own)
+        elsewhere: dict[str, int] = {}
         for endpoint in document["endpoints"]:
             found = {address for address in (endpoint["v4"], endpoint["v6"]) if address}
             everywhere |= found
