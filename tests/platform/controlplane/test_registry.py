@@ -79,9 +79,10 @@ def agent(config: Config, bare: Bare, tmp_path: Path) -> ControlPlane:  # noqa: 
 def test_a_node_reaches_the_registry_through_the_gateway(config: Config, agent: ControlPlane) -> None:
     context = ssl.create_default_context(cafile=str(agent.authority))
     context.load_cert_chain(str(agent.certificate), str(agent.key))
-    with httpx.Client(base_url=agent.base, verify=context) as client:
+    with httpx.Client(base_url=agent.base, verify=context, timeout=30) as client:
+        # The gateway doesn't wait for the registry's name before it listens.
+        processes.await_true(lambda: client.get("/v2/").status_code == 200, "the registry isn't reached")
         answer = client.get("/v2/")
-    assert answer.status_code == 200, answer.text
     assert answer.headers["Docker-Distribution-Api-Version"] == "registry/2.0"
 
 

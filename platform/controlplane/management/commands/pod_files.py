@@ -82,6 +82,8 @@ def _registry(environ: Mapping[str, str]) -> dict[str, Any]:
         "name": "registry",
         "type": "STRICT_DNS",
         "dns_lookup_family": "ALL",
+        # Nodes get their state whether or not the registry's name is known yet.
+        "wait_for_warm_on_init": False,
         "connect_timeout": "5s",
         "load_assignment": {
             "cluster_name": "registry",
