@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ from bpf import sys as bpf
 from bpf.tables import Tables
 from dataplane.agent import filters, foreign, host, network
 from infra.config import Config
+from tests.bpf.conftest import run_loader
 from tests.bpf.laboratory import TCP, Member
 from tests.bpf.nodes import PODS4, WAY4, Ear, Node, Place, node_rules, send_datagram
+from tests.bpf.versions import Change, version
 
 pytestmark = pytest.mark.root
 #: What these tests are about is the same whoever loads the programs.
@@ -148,6 +151,44 @@ def test_programs_that_were_taken_off_are_put_back_and_only_ours_are_taken_off(n
     node.here.inside(lambda: attach.detach_all(node.config))
     assert filter_names(node.here, "vetha") == []
     assert filter_names(node.here, "way") == ["others"]
+
+
+def test_another_layouts_programs_take_the_place_of_these_and_back(node: Node, tmp_path: Path) -> None:
+    a = node.pod("a", 400, 5)
+    way = node.here.inside(lambda: socket.if_nametoindex("way"))
+    other = version(
+        tmp_path / "version",
+        Change("lib/maps.h", "#pragma once\n", 'CY_MAP("hash", __u32, __u32, more, 64, BPF_F_NO_PREALLOC)\n'),
+    )
+    own = loader.pins(node.config)
+    loaded = run_loader(node.config, other, ("-m", "bpf.loader", "load", "--hold"))
+    assert '"error"' not in loaded.stdout, loaded.stdout
+    (there,) = (each for each in node.config.bpffs.iterdir() if each.name != own.name)
+    try:
+        renew = "from bpf import attach; from infra import config; attach.renew(config.load())"
+        done = node.here.inside(lambda: run_loader(node.config, other, ("-c", renew)))
+        assert done.returncode == 0, done.stderr
+        assert judging(node, a.namespace.ifindex, way) == pinned(there)
+        node.here.inside(lambda: attach.renew(node.config))
+        assert judging(node, a.namespace.ifindex, way) == pinned(own)
+    finally:
+        node.here.inside(lambda: attach.renew(node.config))
+        shutil.rmtree(there)
+
+
+def judging(node: Node, pod: int, way: int) -> list[int]:
+    """Ids of the programs on a pod's interface and on the one to other nodes."""
+    found = node.here.inside(lambda: filters.programs([pod, way]))
+    return [*found[pod]["from_workload"], *found[pod]["to_workload"], *found[way]["to_workload"]]
+
+
+def pinned(folder: Path) -> list[int]:
+    found = []
+    for name in ("from_workload", "to_workload", "to_underlay"):
+        descriptor = bpf.object_get(folder / "programs" / name)
+        found.append(bpf.info(descriptor)["id"])
+        os.close(descriptor)
+    return found
 
 
 def take_all_off(place: Place, link: str) -> None:
