@@ -223,11 +223,14 @@ class Kubernetes:
 
     # Reporting.
     def running(self) -> list[str]:
-        return list(self.local.pods())
+        return list(self.local.writing())
 
     def tail(self, replica: str, place: tuple[int, int]) -> Tail | None:
-        pod = self.local.get(replica)
-        return PodTail(replica, folder(pod), place) if pod is not None else None
+        def where() -> Path | None:
+            pod = self.local.writing().get(replica)
+            return folder(pod) if pod is not None else None
+
+        return PodTail(replica, where, place) if where() is not None else None
 
     def reports(self) -> list[dict[str, Any]]:
         """Phases come from the cluster's API, by whoever drives it."""

@@ -19,6 +19,8 @@ from dataplane.agent.pods.placements import Placement
 from dataplane.client import write_private
 
 log = logging.getLogger("cytoplane.agent")
+#: So long lines of a pod that is gone are looked for, seconds.
+LAST_LINES = 10.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Local:
         self._file, self._changed = file, changed
         self._lock = threading.RLock()
         self._pods: dict[str, Pod] = {}
+        #: Replica → a pod that is gone, and since when on the monotonic clock: its last lines may not be read.
+        self._gone: dict[str, tuple[Pod, float]] = {}
         #: Pods that were ready once, and those that get nothing new, by their uids.
         self._ready: set[str] = set()
         self._out: set[str] = set()
@@ -75,6 +79,13 @@ class Local:
     def pods(self) -> dict[str, Pod]:
         with self._lock:
             return dict(self._pods)
+
+    def writing(self) -> dict[str, Pod]:
+        """Pods whose lines there may be more of: those that are, and those that were a moment ago."""
+        now = time.monotonic()
+        with self._lock:
+            self._gone = {r: (pod, at) for r, (pod, at) in self._gone.items() if now - at < LAST_LINES}
+            return {r: pod for r, (pod, _) in self._gone.items()} | self._pods
 
     def placements(self, node: str) -> dict[str, Placement]:
         """What the node says of them."""
@@ -161,6 +172,7 @@ class Local:
             kernel.backend_left(replica, pod.identity, pod.pair)
             del self._pods[replica]
             self._unwanted.pop(replica, None)
+            self._gone[replica] = (pod, time.monotonic())
             self._save()
         self._changed()
         return True

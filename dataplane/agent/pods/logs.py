@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,29 @@ class PodTail(Tail):
     """Follows one file after the other: ``0.log``, what it was rotated to, ``1.log`` after a restart, …
 
     A file is read to its end before the next one is begun; ``place`` is (inode, offset) in the one that is
-    being read, as of ``Tail``. Names that kubelet gives when it rotates sort by time; it packs only files
+    being read, as of ``Tail``. A replica's next pod has a folder of its own: ``where`` says which one it is
+    now, and what the one before holds is read first. Names that kubelet gives when it rotates sort by time; it packs only files
     that were rotated before, which have been read by then.
     """
 
-    def __init__(self, replica: str, folder: Path, place: tuple[int, int] = (0, 0)) -> None:
-        super().__init__(replica, folder / "0.log", place)
-        self._folder = folder
+    def __init__(
+        self, replica: str, where: Callable[[], Path | None], place: tuple[int, int] = (0, 0)
+    ) -> None:
+        super().__init__(replica, Path(os.devnull), place)
+        self._where, self._folder = where, where()
         #: Of the start whose file is being read: a file's inode may have been another's before. -1: not known.
         self._start = -1
 
     def read(self) -> list[dict[str, Any]]:
+        now = self._where()
+        lines = self._read_on()
+        if lines or now is None or now == self._folder:
+            return lines
+        self._folder, self._start, self.place = now, -1, (0, 0)
+        self._partial.clear()
+        return self._read_on()
+
+    def _read_on(self) -> list[dict[str, Any]]:
         files = self._files()
         known = (self._start, self.place[0])
         at = next(
@@ -71,6 +84,8 @@ class PodTail(Tail):
     def _files(self) -> list[tuple[Path, int, int]]:
         """What there is, the oldest first: its path, which start it is of, its inode."""
         found = []
+        if self._folder is None:
+            return []
         try:
             entries = list(os.scandir(self._folder))
         except OSError:

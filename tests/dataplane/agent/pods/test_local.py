@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from dataplane.agent.pods import local
 from dataplane.agent.pods.local import Local, Pod
 
 
@@ -159,3 +162,17 @@ def test_what_desired_state_lacks_is_told_after_a_while(tmp_path: Path) -> None:
     # It came back in between: the time begins anew.
     assert stage.local.unwanted({"r1": {}}, 0) == []
     assert stage.local.unwanted({}, 3600) == []
+
+
+def test_a_pod_that_is_gone_is_still_read_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path)
+    stage.local.add(stage.kernel, pod("r1", "u1"), Found())  # type: ignore[arg-type]
+    stage.local.remove(stage.kernel, "r1")  # type: ignore[arg-type]
+    assert stage.local.pods() == {} and stage.local.writing()["r1"].uid == "u1"
+    stage.local.add(stage.kernel, pod("r1", "u2"), Found())  # type: ignore[arg-type]
+    assert stage.local.writing()["r1"].uid == "u2"
+    stage.local.remove(stage.kernel, "r1")  # type: ignore[arg-type]
+    monkeypatch.setattr(local, "LAST_LINES", 0.0)
+    assert stage.local.writing() == {}

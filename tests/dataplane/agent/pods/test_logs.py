@@ -27,7 +27,7 @@ def all_of(tail: PodTail) -> list[str]:
 
 
 def test_new_lines_come_once_and_partial_ones_together(tmp_path: Path) -> None:
-    tail = PodTail("r1", tmp_path)
+    tail = PodTail("r1", lambda: tmp_path)
     assert tail.read() == []
     write(tmp_path / "0.log", "one")
     (line,) = tail.read()
@@ -42,7 +42,7 @@ def test_new_lines_come_once_and_partial_ones_together(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_rotated_is_read_to_its_end_first(tmp_path: Path) -> None:
-    tail = PodTail("r1", tmp_path)
+    tail = PodTail("r1", lambda: tmp_path)
     write(tmp_path / "0.log", "one")
     assert texts(tail) == ["one"]
     write(tmp_path / "0.log", "two")
@@ -58,7 +58,7 @@ def test_a_file_that_was_rotated_is_read_to_its_end_first(tmp_path: Path) -> Non
 
 
 def test_packing_an_old_file_changes_nothing(tmp_path: Path) -> None:
-    tail = PodTail("r1", tmp_path)
+    tail = PodTail("r1", lambda: tmp_path)
     write(tmp_path / "0.log", "one")
     assert texts(tail) == ["one"]
     (tmp_path / "0.log").rename(tmp_path / "0.log.20260102-030405")
@@ -71,7 +71,7 @@ def test_packing_an_old_file_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_container_that_was_started_again_goes_on_in_the_next_file(tmp_path: Path) -> None:
-    tail = PodTail("r1", tmp_path)
+    tail = PodTail("r1", lambda: tmp_path)
     write(tmp_path / "0.log", "one", "last words")
     write(tmp_path / "1.log", "again")
     assert all_of(tail) == ["one", "last words", "again"]
@@ -81,17 +81,17 @@ def test_a_container_that_was_started_again_goes_on_in_the_next_file(tmp_path: P
 
 
 def test_another_agent_goes_on_where_this_one_was(tmp_path: Path) -> None:
-    first = PodTail("r1", tmp_path)
+    first = PodTail("r1", lambda: tmp_path)
     write(tmp_path / "0.log", "one")
     assert texts(first) == ["one"]
     write(tmp_path / "0.log", "two")
     (tmp_path / "0.log").rename(tmp_path / "0.log.20260102-030405")
     write(tmp_path / "0.log", "three")
-    assert all_of(PodTail("r1", tmp_path, first.place)) == ["two", "three"]
+    assert all_of(PodTail("r1", lambda: tmp_path, first.place)) == ["two", "three"]
 
 
 def test_files_that_went_before_they_were_read_hold_nothing_up(tmp_path: Path) -> None:
-    tail = PodTail("r1", tmp_path)
+    tail = PodTail("r1", lambda: tmp_path)
     write(tmp_path / "0.log", "one")
     assert texts(tail) == ["one"]
     (tmp_path / "0.log").unlink()
@@ -102,11 +102,11 @@ def test_files_that_went_before_they_were_read_hold_nothing_up(tmp_path: Path) -
 def test_others_files_in_the_folder_are_none_of_it(tmp_path: Path) -> None:
     for name in ("x.log", "0.logs", "0.txt", "0.log.tmp"):
         write(tmp_path / name, "no")
-    assert texts(PodTail("r1", tmp_path)) == []
+    assert texts(PodTail("r1", lambda: tmp_path)) == []
 
 
 def test_a_line_half_written_is_not_left_behind_at_a_rotation(tmp_path: Path) -> None:
-    tail = PodTail("r1", tmp_path)
+    tail = PodTail("r1", lambda: tmp_path)
     write(tmp_path / "0.log", "one")
     with (tmp_path / "0.log").open("a") as handle:
         handle.write(f"{AT} stdout F tw")
@@ -114,3 +114,19 @@ def test_a_line_half_written_is_not_left_behind_at_a_rotation(tmp_path: Path) ->
         assert texts(tail) == ["one"]
         handle.write("o\n")
     assert texts(tail) == ["two"]
+
+
+def test_a_replicas_next_pod_is_followed_once_the_one_before_is_read_to_its_end(tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    now = [folders[0]]
+    tail = PodTail("r1", lambda: now[0])
+    write(folders[0] / "0.log", "one")
+    assert texts(tail) == ["one"]
+    write(folders[0] / "0.log", "last words")
+    write(folders[1] / "0.log", "first words")
+    now[0] = folders[1]
+    assert all_of(tail) == ["last words", "first words"]
+    write(folders[1] / "0.log", "more")
+    assert all_of(tail) == ["more"]

@@ -287,6 +287,24 @@ def test_a_pod_that_goes_is_left_out_and_one_that_comes_is_taken_in_without_anyb
     )
 
 
+def test_a_pod_that_is_not_ready_any_more_gets_no_new_calls_from_either_node(stage: Stage) -> None:
+    plane, address = stage.plane, stage.service()[0]
+    plane.server.forget("r1")
+    for caller in ("r3", "r5"):
+        until(
+            lambda who=caller: set(stage.asked(who, *[("tcp", address, TCP)] * 16)) == {"r2"},  # type: ignore[misc]
+            30,
+            f"{caller} still calls it",
+        )
+    plane.serve(1, "r1", [TCP, CLOSED], [UDP])
+    for caller in ("r3", "r5"):
+        until(
+            lambda who=caller: set(stage.asked(who, *[("tcp", address, TCP)] * 16)) == {"r1", "r2"},  # type: ignore[misc]
+            30,
+            f"{caller} doesn't call it again",
+        )
+
+
 def test_a_declaration_that_is_taken_back_ends_connections_between_nodes(stage: Stage) -> None:
     plane = stage.plane
     kept = [plane.connection(1, "r3", (stage.addresses(name)[0], TCP)) for name in ("r1", "r2")]
@@ -304,7 +322,8 @@ def test_a_declaration_that_is_taken_back_ends_connections_between_nodes(stage: 
 def test_what_a_pod_writes_is_read_from_its_runtimes_files(stage: Stage) -> None:
     pod = stage.plane.agents[1].pods()["r1"]
     root = stage.plane.cluster.node_home(1) / "var/log/pods"
-    tail = PodTail("r1", root / f"{pod['namespace']}_{pod['name']}_{pod['uid']}" / pod["app"])
+    folder = root / f"{pod['namespace']}_{pod['name']}_{pod['uid']}" / pod["app"]
+    tail = PodTail("r1", lambda: folder)
     assert [(line["replica"], line["text"]) for line in tail.read()] == [("r1", "hello")]
     assert tail.read() == []
 
