@@ -10,4 +10,5 @@ say "import contracts"
 contracts=$(PYTHONPATH=.:platform "$bin/lint-imports" --no-cache) || { echo "$contracts"; exit 1; }
 echo "$contracts" | tail -8
 say "C warnings"; PYTHONPATH=. "$bin/python" -m bpf.check
+PYTHONPATH=. "$bin/python" -m dataplane.cni.build >/dev/null
 if [ -d web/node_modules ]; then say "TypeScript"; (cd web && npm run --silent check); fi
