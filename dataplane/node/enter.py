@@ -48,8 +48,11 @@ def main() -> None:
     if len(arguments) < 5 or arguments[3] != "--":
         raise SystemExit("usage: python -m dataplane.node.enter NAMESPACE USER FILE -- COMMAND…")
     name, user, file, _, *command = arguments
-    _go(path_of(installation.load(), name))
-    said = time.monotonic()
+    said, path = time.monotonic(), path_of(installation.load(), name)
+    while not os.path.ismount(path):
+        # Made by the first container of the agent's pod.
+        time.sleep(_PAUSE_SECONDS)
+    _go(path)
     while not _connected():
         if time.monotonic() - said > _COMPLAIN_SECONDS:
             log.warning("still waiting for the node's agent to connect %s", name)

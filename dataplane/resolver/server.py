@@ -101,8 +101,11 @@ async def serve(
             writer.close()
 
     for address in addresses:
-        await loop.create_datagram_endpoint(lambda: _Udp(refresh, answers), local_addr=(address, port))
-        await asyncio.start_server(tcp, address, port)
+        # The next version listens beside this one for a moment.
+        await loop.create_datagram_endpoint(
+            lambda: _Udp(refresh, answers), local_addr=(address, port), reuse_port=True
+        )
+        await asyncio.start_server(tcp, address, port, reuse_port=True)
     while True:
         refresh()
         denials.send()

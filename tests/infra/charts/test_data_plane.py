@@ -60,8 +60,13 @@ def one(kind: str, name: str, version: str = "1.31", *options: str) -> Object:
 
 
 def containers(version: str = "1.31") -> dict[str, Object]:
-    spec = one("DaemonSet", "node", version)["spec"]["template"]["spec"]
-    return {each["name"]: each for each in (*spec["initContainers"], *spec["containers"])}
+    """Of what runs on every node, by name."""
+    specs = [one("DaemonSet", name, version)["spec"]["template"]["spec"] for name in ("node", "edge")]
+    return {
+        each["name"]: each
+        for spec in specs
+        for each in (*spec.get("initContainers", []), *spec["containers"])
+    }
 
 
 def pods(version: str) -> list[Object]:
@@ -195,9 +200,9 @@ def test_what_isnt_a_nodes_runs_as_nobody_of_the_nodes(version: str) -> None:
 
 
 def test_folders_of_the_node_are_those_that_are_explained() -> None:
-    spec = one("DaemonSet", "node")["spec"]["template"]["spec"]
     text = (CHART / "README.md").read_text()
-    paths = {v["hostPath"]["path"] for v in spec["volumes"] if "hostPath" in v}
+    sets = [one("DaemonSet", name)["spec"]["template"]["spec"] for name in ("node", "edge")]
+    paths = {v["hostPath"]["path"] for spec in sets for v in spec["volumes"] if "hostPath" in v}
     home = "/var/lib/cytoplane"
     assert all(f"`{path}`" in text for path in paths if not path.startswith(home))
     mounts = {name: {m["name"]: m for m in c["volumeMounts"]} for name, c in containers().items()}
@@ -259,11 +264,31 @@ def test_pods_of_cells_begin_with_the_check_of_the_same_version() -> None:
 def test_users_of_gateway_and_resolver_are_in_the_images() -> None:
     known = dict(debian._users())
     for number in (0, 15):
-        spec = one("DaemonSet", "node", "1.31", "--set", f"net={number}")["spec"]["template"]["spec"]
+        spec = one("DaemonSet", "edge", "1.31", "--set", f"net={number}")["spec"]["template"]["spec"]
         commands = {c["name"]: c["command"] for c in spec["containers"]}
         for name in ("gateway", "resolver"):
             assert commands[name][4] in known
     assert len(set(known.values())) == len(known)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_another_version_of_the_agent_alone_replaces_neither_gateway_nor_resolver(version: str) -> None:
+    kept = ("--set-string", "edge.tag=1")
+    before, after = (
+        one("DaemonSet", "edge", version, *kept, "--set-string", f"image.tag={tag}") for tag in ("1", "2")
+    )
+    assert before["spec"] == after["spec"]
+    assert one("DaemonSet", "node", version, *kept, "--set-string", "image.tag=2")["spec"] != before["spec"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_gateways_overlap_where_the_cluster_can_do_that(version: str) -> None:
+    rolling = one("DaemonSet", "edge", version)["spec"]["updateStrategy"]["rollingUpdate"]
+    assert rolling == ({"maxUnavailable": 1} if version == "1.20" else {"maxUnavailable": 0, "maxSurge": 1})
+    # Agents never: two of them would write the same tables.
+    assert one("DaemonSet", "node", version)["spec"]["updateStrategy"]["rollingUpdate"] == {
+        "maxUnavailable": 1
+    }
 
 
 def test_the_token_is_a_secret_of_one_use_and_needed_once() -> None:

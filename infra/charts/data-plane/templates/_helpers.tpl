@@ -5,10 +5,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 
-{{/* An image: (list . "agent"). */}}
+{{/* An image: (list . "agent"), with a third item in place of the tag that all others have. */}}
 {{- define "plane.image" -}}
 {{- $root := index . 0 -}}
-{{ $root.Values.image.repository }}/{{ index . 1 }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}
+{{- $tag := "" -}}
+{{- if gt (len .) 2 }}{{ $tag = index . 2 }}{{ end -}}
+{{ $root.Values.image.repository }}/{{ index . 1 }}:{{ $tag | default $root.Values.image.tag | default $root.Chart.AppVersion }}
 {{- end }}
 
 {{/* The agents' and the code's own idea of where the platform's objects are. */}}
