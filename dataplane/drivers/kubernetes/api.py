@@ -31,7 +31,6 @@ KINDS = {
     "Secret": ("secrets", True),
     "Deployment": ("deployments", True),
     "PodDisruptionBudget": ("poddisruptionbudgets", True),
-    "RoleBinding": ("rolebindings", True),
 }
 #: What is looked at, and belongs to no chart.
 SEEN = {
@@ -40,6 +39,11 @@ SEEN = {
     "Node": ("nodes", False),
     "Lease": ("leases", True),
     "RoleBinding": ("rolebindings", True),
+    "ConfigMap": ("configmaps", True),
+    "PersistentVolumeClaim": ("persistentvolumeclaims", True),
+    "Service": ("services", True),
+    "Ingress": ("ingresses", True),
+    "ReplicaSet": ("replicasets", True),
 }
 
 
@@ -175,6 +179,14 @@ class Api:
     def replace(self, document: Object) -> Object:
         """Put an object in place of the one whose ``resourceVersion`` it carries."""
         return self._read(self._send("PUT", path_of(document), document))
+
+    def merge(self, version: str, kind: str, namespace: str, name: str, fields: Object) -> None:
+        """Set fields of an object; None takes one away. Nothing happens if there is no such object."""
+        document = {"apiVersion": version, "kind": kind, "metadata": {"namespace": namespace, "name": name}}
+        headers = {"Content-Type": "application/merge-patch+json"}
+        response = self._send("PATCH", path_of(document), fields, headers=headers)
+        if response.status_code != 404:
+            self._read(response)
 
     def would_be(self, document: Object) -> Object:
         """What the server would make of a new object, with defaults and canonical amounts."""

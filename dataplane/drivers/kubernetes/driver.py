@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataplane.drivers.interface import CellState, CellStatus, DriverError, PlacedCell, Rejected, Taken
-from dataplane.drivers.kubernetes import secrets, statuses
+from dataplane.drivers.kubernetes import leaving, secrets, statuses, strangers
 from dataplane.drivers.kubernetes.api import Api, Object
 from dataplane.drivers.kubernetes.budget import Budget
 from dataplane.drivers.kubernetes.drift import Drift, owned, with_ownership
@@ -28,10 +28,6 @@ CHART = Path(__file__).resolve().parents[3] / "infra" / "charts" / "cell"
 #: What a container gets that states nothing: thousandths of a core, MiB.
 _DEFAULT_CPU, _DEFAULT_MEMORY = 500, 256
 _NOWHERE = Site()
-#: kind → versions in which it is looked for where the chart has none of it.
-_WATCHED: dict[str, list[str]] = {"NetworkPolicy": [], "Deployment": ["apps/v1"], "PodDisruptionBudget": []}
-#: What Helm writes on everything that it made.
-_MADE_BY = "meta.helm.sh/release-name"
 
 
 class Kubernetes:
@@ -58,6 +54,9 @@ class Kubernetes:
         with self._open() as (api, helm):
             namespace = _namespace(api, cell)
             if namespace is not None and _going(namespace):
+                # Deleted by hand, perhaps: it comes back when it has gone.
+                if leaving.stuck(namespace):
+                    leaving.free(api, cell.location)
                 return CellStatus(CellState.REMOVING)
             record, wanted = newest(api, cell.location), values(cell, self._site)
             if record is not None and record.status in UNFINISHED:
@@ -68,10 +67,10 @@ class Kubernetes:
                 # What runs needs its secrets, and those the namespace.
                 helm.install(cell.location, {**wanted, "workloads": []})
                 record, there = newest(api, cell.location), True
-                secrets.reachable(api, cell)
             if there:
                 secrets.keep(api, cell, self._site)
             if record is None or not record.made_from(self._chart, wanted):
+                strangers.make_room(api, cell)
                 helm.install(cell.location, wanted)
                 record = newest(api, cell.location)
             documents = _documents(record)
@@ -79,7 +78,7 @@ class Kubernetes:
                 Drift(api, document).repair()
             if not there:
                 secrets.keep(api, cell, self._site)
-            for stranger in _strangers(api, cell, documents):
+            for stranger in strangers.found(api, cell, documents):
                 api.delete(
                     stranger["apiVersion"], stranger["kind"], cell.location, stranger["metadata"]["name"]
                 )
@@ -114,7 +113,7 @@ class Kubernetes:
             return CellStatus(CellState.DRIFTED, number, (*problems, "The namespace is missing."))
         documents = _documents(record)
         problems += [problem for document in documents if (problem := Drift(api, document).problem())]
-        for stranger in _strangers(api, cell, documents):
+        for stranger in strangers.found(api, cell, documents):
             problems.append(f"{stranger['kind']} {stranger['metadata']['name']} isn't the platform's.")
         problems += secrets.problems(api, cell, self._site)
         return CellStatus(CellState.DRIFTED if problems else CellState.READY, number, tuple(problems))
@@ -134,6 +133,8 @@ class Kubernetes:
             if namespace is not None and not _going(namespace):
                 api.delete("v1", "Namespace", "", cell.location)
                 namespace = _namespace(api, cell)
+            if namespace is not None and leaving.stuck(namespace):
+                leaving.free(api, cell.location)
             return CellStatus(CellState.ABSENT if namespace is None else CellState.REMOVING)
 
 
@@ -160,13 +161,7 @@ def values(cell: PlacedCell, site: Site = _NOWHERE) -> dict[str, Any]:
         "check": {"image": site.check_image, "arguments": list(site.check_arguments)},
         "priorityClass": site.priority_class,
         "userNamespaces": site.user_namespaces,
-        "access": _access(site),
     }
-
-
-def _access(site: Site) -> dict[str, str]:
-    namespace, _, account = site.account.partition("/")
-    return {"role": site.role if account else "", "account": account, "namespace": namespace}
 
 
 def _namespace(api: Api, cell: PlacedCell) -> Object | None:
@@ -186,28 +181,6 @@ def _documents(record: Record | None) -> list[Object]:
     if record is None:
         raise Rejected("Helm has left no record of the cell.")
     return [with_ownership(item, record.release) for item in record.documents()]
-
-
-def _strangers(api: Api, cell: PlacedCell, documents: list[Object]) -> list[Object]:
-    """What mustn't be there beside the chart's.
-
-    Policies of others: policies add up, so any of them could open what is denied. And what an upgrade
-    made that was killed before it was recorded: nobody else would ever take it away.
-    """
-    found = []
-    for kind, versions in _WATCHED.items():
-        ours = [item for item in documents if item["kind"] == kind]
-        names = {item["metadata"]["name"] for item in ours}
-        for version in sorted({item["apiVersion"] for item in ours}) or versions:
-            for item in api.list(version, kind, cell.location):
-                if item["metadata"]["name"] not in names and (kind == "NetworkPolicy" or _made(item, cell)):
-                    found.append({"apiVersion": version, "kind": kind, **item})
-    return found
-
-
-def _made(item: Object, cell: PlacedCell) -> bool:
-    """Whether Helm made it for the cell."""
-    return (item["metadata"].get("annotations") or {}).get(_MADE_BY) == cell.location
 
 
 __all__ = ["CHART", "DriverError", "Kubernetes", "values"]

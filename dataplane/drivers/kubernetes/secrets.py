@@ -9,31 +9,15 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 
-from dataplane.drivers.interface import Denied, PlacedCell
+from dataplane.drivers.interface import PlacedCell
 from dataplane.drivers.kubernetes.api import Api, Object
 from dataplane.drivers.kubernetes.site import Site
 from dataplane.drivers.kubernetes.workloads import secret_of
 
 PULL = "pull"
-#: Seconds.
-_LEARNING = 5.0
 _WHAT = "cytoplane.dev/secret"
 _ENVIRONMENT, _PULLING = "environment", "pull"
-
-
-def reachable(api: Api, cell: PlacedCell) -> None:
-    """Wait a moment for rights that were just given: the server learns of them a little later."""
-    end = time.monotonic() + _LEARNING
-    while True:
-        try:
-            _all(api, cell)
-            return
-        except Denied:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.1)
 
 
 def keep(api: Api, cell: PlacedCell, site: Site) -> None:

@@ -20,7 +20,3 @@ class Site:
     priority_class: str = ""
     #: Whether the nodes' runtime can give users of containers other ids (Kubernetes 1.30 and newer).
     user_namespaces: bool = False
-    #: Whoever drives the cluster from inside, as ``namespace/account``, and the cluster role that holds what
-    #: it may do in a cell's namespace: it gets it there alone. "": it has its rights from elsewhere.
-    account: str = ""
-    role: str = ""
