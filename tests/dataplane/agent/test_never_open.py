@@ -242,7 +242,7 @@ def test_an_upgrade_to_another_layout_and_back(
 
     undisturbed(calm, there)
     assert calm.agent is not None
-    assert not any("program" in problem for problem in calm.agent.health()["problems"])
+    assert [problem for problem in calm.agent.health()["problems"] if "program" in problem] == []
     undisturbed(calm, back)
 
 
