@@ -144,6 +144,8 @@ class ApiServer:
             {
                 "bind-address": LOOPBACK,
                 "advertise-address": LOOPBACK,
+                # As every cluster that runs a network of its own has it.
+                "allow-privileged": "true",
                 "secure-port": self.port,
                 "etcd-servers": self._store,
                 "etcd-cafile": "authority.pem",

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import uvicorn
+from django.conf import settings
 
 from dataplane.planes import authority
 from dataplane.planes.agents_asgi import application
@@ -50,6 +53,16 @@ def listening(config: Config) -> Iterator[None]:
     _server_certificate(config.server_tls, authority.Authority())
     with _web(config), _registry(config), _envoy(config):
         yield
+
+
+def said(config: Config) -> Config:
+    """The tests' settings with this listener as the agents'; as ``settings.CONFIG`` they make true commands."""
+    mine: Config = settings.CONFIG
+    found = replace(mine, agents_port=config.agents_port)
+    found.server_tls.mkdir(exist_ok=True)
+    for name in ("server.pem", "server.key", "authority.pem"):
+        shutil.copy(config.server_tls / name, found.server_tls / name)
+    return found
 
 
 def _server_certificate(folder: Path, signer: authority.Authority) -> None:

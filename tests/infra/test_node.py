@@ -16,7 +16,7 @@ from dataplane.planes.models import EnrolmentToken, Node
 from infra.config import Config
 from tests.bpf.conftest import APART
 from tests.cluster import until
-from tests.dataplane.listener import config  # noqa: F401  a fixture
+from tests.dataplane.listener import config, said  # noqa: F401  a fixture
 from tests.factories import World
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -61,19 +61,8 @@ def machine() -> Iterator[Machine]:
 @pytest.fixture
 def listening(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:  # noqa: F811
     """The control plane says of its listener what is true of the tests'."""
-    monkeypatch.setattr(settings, "CONFIG", _said(config))
+    monkeypatch.setattr(settings, "CONFIG", said(config))
     return config
-
-
-def _said(config: Config) -> Config:  # noqa: F811
-    from dataclasses import replace
-
-    mine: Config = settings.CONFIG
-    said = replace(mine, agents_port=config.agents_port)
-    said.server_tls.mkdir(exist_ok=True)
-    for name in ("server.pem", "server.key", "authority.pem"):
-        shutil.copy(config.server_tls / name, said.server_tls / name)
-    return said
 
 
 def test_a_machine_joins_by_the_printed_command_and_leaves_nothing_behind(

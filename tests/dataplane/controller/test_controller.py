@@ -37,9 +37,14 @@ NAMESPACE, RELEASES = "cytoplane", "cytoplane-releases"
 class Joined:
     """A private plane, its cluster, and controllers that can be started and killed."""
 
-    def __init__(self, world: World, cluster: Cluster, config: Config, folder: Path) -> None:
+    def __init__(
+        self, world: World, cluster: Cluster, config: Config, folder: Path, plane: Plane | None = None
+    ) -> None:
         self.world, self.cluster, self.config, self._folder = world, cluster, config, folder
         self._running: dict[str, subprocess.Popen] = {}
+        if plane is not None:
+            self.plane = plane
+            return
         invitation = private.create(
             acting_user=world.actor("owner"), name="own", engine="kubernetes", owner="acme"
         )

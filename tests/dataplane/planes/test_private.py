@@ -160,7 +160,8 @@ def test_a_controller_gets_tokens_for_nodes_of_its_own_plane_only(world: World) 
     refused("enrolment-refused", enrolment.enrol, token, factories.certificate_request(), "node-b", {})
     assert enrolment.enrol(token, factories.certificate_request(), "node-a", {})[0].plane == node.node.plane
     assert AuditEvent.objects.filter(verb="node.token", tenant=world.acme).count() == 1
-    for name in ("", "../a", "a b", None, {}, "x" * 81):
+    nonsense: list[Any] = ["", "../a", "a b", None, {}, "x" * 81]
+    for name in nonsense:
         assert node("POST", "/agent/node-token", {"name": name}).status_code == 422
 
 
