@@ -76,9 +76,10 @@ class _Application(http.server.BaseHTTPRequestHandler):
         self.send_header("Upgrade", "websocket")
         self.send_header("Connection", "Upgrade")
         self.end_headers()
-        while data := self.connection.recv(1024):
-            self.connection.sendall(data.upper())
         self.close_connection = True
+        with suppress(ConnectionError):  # ended by whoever may
+            while data := self.connection.recv(1024):
+                self.connection.sendall(data.upper())
 
     def log_message(self, *arguments: Any) -> None:
         pass
