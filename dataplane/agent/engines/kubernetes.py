@@ -257,9 +257,7 @@ class Kubernetes:
             time.sleep(SWEEP_SECONDS)
             try:
                 self.local.sweep(self.kernel)
-                for replica in self.local.unwanted(self.admission.wanted(), UNWANTED_SECONDS):
-                    log.warning("%s still runs and desired state doesn't have it: it is closed", replica)
-                    self.local.remove(self.kernel, replica)
+                self.local.settle(self.kernel, self.admission.wanted(), UNWANTED_SECONDS)
                 if time.monotonic() >= node_due or self._node_problem:
                     self._look_at_node()
                     node_due = time.monotonic() + NODE_SECONDS

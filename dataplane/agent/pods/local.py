@@ -73,6 +73,8 @@ class Local:
         #: Pods that were ready once, and those that get nothing new, by their uids.
         self._ready: set[str] = set()
         self._out: set[str] = set()
+        #: Replicas that have no network because desired state doesn't have them.
+        self._closed: set[str] = set()
         #: Replica → since when desired state doesn't have it, on the monotonic clock.
         self._unwanted: dict[str, float] = {}
 
@@ -90,7 +92,11 @@ class Local:
     def placements(self, node: str) -> dict[str, Placement]:
         """What the node says of them."""
         with self._lock:
-            return {r: pod.placement(node, pod.uid not in self._out) for r, pod in self._pods.items()}
+            return {
+                r: pod.placement(node, pod.uid not in self._out)
+                for r, pod in self._pods.items()
+                if r not in self._closed
+            }
 
     def observe(self, seen: Iterable[Mapping[str, Any]]) -> None:
         """Take note of how pods are: who ends, or was ready and isn't any more, gets nothing new."""
@@ -136,18 +142,22 @@ class Local:
             if not pod.there():
                 kernel.forget_interface(pod.ifindex)
         for pod in pods:
-            if not pod.there():
-                continue
-            try:
-                found = network.find_foreign(pod.replica, Path(pod.netns), pod.ifname)
-                kernel.take_pod(found, network.Address(pod.v4, pod.v6, pod.identity), pod.translate)
-            except (network.NetworkError, NotOurs, OSError) as error:
-                log.error("%s can't be taken up, so it stays as it is: %s", pod.replica, error)
+            if pod.there() and pod.replica not in self._closed:
+                self._introduce(kernel, pod)
+
+    @staticmethod
+    def _introduce(kernel: Kernel, pod: Pod) -> None:
+        try:
+            found = network.find_foreign(pod.replica, Path(pod.netns), pod.ifname)
+            kernel.take_pod(found, network.Address(pod.v4, pod.v6, pod.identity), pod.translate)
+        except (network.NetworkError, NotOurs, OSError) as error:
+            log.error("%s can't be taken up, so it stays as it is: %s", pod.replica, error)
 
     def add(self, kernel: Kernel, pod: Pod, found: network.Foreign) -> None:
         """Written down first: whoever dies in between finds it. Raises what the kernel side does."""
         with self._lock:
             before = self._pods.get(pod.replica)
+            self._closed.discard(pod.replica)
             if before is not None:
                 kernel.release_pod(before.replica)
                 kernel.backend_left(before.replica, before.identity, before.pair)
@@ -172,6 +182,7 @@ class Local:
             kernel.backend_left(replica, pod.identity, pod.pair)
             del self._pods[replica]
             self._unwanted.pop(replica, None)
+            self._closed.discard(replica)
             self._gone[replica] = (pod, time.monotonic())
             self._save()
         self._changed()
@@ -189,12 +200,23 @@ class Local:
             self.remove(kernel, replica)
         return gone
 
-    def unwanted(self, wanted: Mapping[str, object], seconds: float) -> list[str]:
-        """Replicas that run here and that desired state hasn't had for so long."""
+    def settle(self, kernel: Kernel, wanted: Mapping[str, object], seconds: float) -> None:
+        """Close what desired state hasn't had for so long, and open it again where it has it after all."""
         now = time.monotonic()
         with self._lock:
             self._unwanted = {r: self._unwanted.get(r, now) for r in self._pods if r not in wanted}
-            return [replica for replica, since in self._unwanted.items() if now - since >= seconds]
+            over = {replica for replica, since in self._unwanted.items() if now - since >= seconds}
+            closing, opening = over - self._closed, self._closed - self._unwanted.keys()
+            for replica in closing:
+                log.warning("%s still runs and desired state doesn't have it: it is closed", replica)
+                pod = self._pods[replica]
+                kernel.release_pod(replica)
+                kernel.backend_left(replica, pod.identity, pod.pair)
+            self._closed = (self._closed | closing) - opening
+            for replica in opening:
+                self._introduce(kernel, self._pods[replica])
+        if closing or opening:
+            self._changed()
 
     def _save(self) -> None:
         document = [asdict(pod) for _, pod in sorted(self._pods.items())]

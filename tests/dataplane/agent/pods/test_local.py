@@ -152,16 +152,31 @@ def test_a_pod_gets_nothing_new_once_it_ends_or_is_not_ready_any_more(tmp_path: 
     assert stage.changes == begun + 2
 
 
-def test_what_desired_state_lacks_is_told_after_a_while(tmp_path: Path) -> None:
+def test_what_desired_state_lacks_is_closed_after_a_while_and_opened_where_it_is_wanted_after_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage = Stage(tmp_path)
+    monkeypatch.setattr(local.network, "find_foreign", lambda name, path, inner: Found())
     stage.local.add(stage.kernel, pod("r1", "u1"), Found())  # type: ignore[arg-type]
-    assert stage.local.unwanted({"r1": {}}, 0) == []
-    assert stage.local.unwanted({}, 3600) == []
-    time.sleep(0.01)
-    assert stage.local.unwanted({}, 0.005) == ["r1"]
+    kernel, changes = Kernel(), stage.changes
+
+    def settle(wanted: dict[str, Any], seconds: float) -> None:
+        stage.local.settle(kernel, wanted, seconds)  # type: ignore[arg-type]
+
+    settle({"r1": {}}, 0)
+    settle({}, 3600)
     # It came back in between: the time begins anew.
-    assert stage.local.unwanted({"r1": {}}, 0) == []
-    assert stage.local.unwanted({}, 3600) == []
+    settle({"r1": {}}, 0)
+    settle({}, 3600)
+    assert kernel.calls == [] and stage.changes == changes
+    time.sleep(0.01)
+    settle({}, 0.005)
+    settle({}, 0.005)
+    assert [what for what, _ in kernel.calls] == ["release", "left"] and stage.changes == changes + 1
+    assert stage.local.placements("node1") == {} and "r1" in stage.local.pods()
+    settle({"r1": {}}, 0.005)
+    assert kernel.calls[-1] == ("take", "r1") and stage.changes == changes + 2
+    assert stage.local.placements("node1").keys() == {"r1"}
 
 
 def test_a_pod_that_is_gone_is_still_read_for_a_moment(
