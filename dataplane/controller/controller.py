@@ -69,6 +69,8 @@ class Controller:
             registry=f"127.0.0.1:{self.config.registry_port}",
             resolvers=(resolver.v4, resolver.v6),
             check_image=self.config.check_image,
+            networks=(str(self.config.workloads4), str(self.config.workloads6)),
+            opened=tuple(map(str, self.config.opened)),
         )
 
     def run(self) -> None:

@@ -98,6 +98,8 @@ def site_of(plane: Plane) -> Site:
         registry=f"127.0.0.1:{config.registry_port}",
         resolvers=(resolver.v4, resolver.v6),
         check_image=config.check_image,
+        networks=(str(config.workloads4), str(config.workloads6)),
+        opened=tuple(map(str, config.opened)),
     )
 
 

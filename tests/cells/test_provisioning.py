@@ -19,6 +19,7 @@ from django.utils import timezone
 from cells.provisioning import actions, work
 from cells.provisioning.models import Place
 from cells.provisioning.tasks import reconcile, sweep
+from controlplane import crypto
 from controlplane.errors import CytoplaneError
 from dataplane.drivers.kubernetes.api import Api
 from dataplane.planes import kubernetes, pods, snapshots
@@ -28,6 +29,7 @@ from delivery import machine
 from delivery.models import Replica
 from projects import actions as projects
 from projects.models import Cell
+from tenants import keys
 from tenants.models import AuditEvent
 from tests import factories
 from tests.cluster import LONGEST, Cluster, cluster  # noqa: F401  a fixture
@@ -37,6 +39,7 @@ from tests.queue import Queue
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(LONGEST)]
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = "networking.k8s.io/v1"
+POLICY_NAMES = {"deny-ingress", "deny-egress", "platform"}
 
 
 @pytest.fixture
@@ -101,8 +104,9 @@ def test_what_cant_be_used_makes_no_plane(world: World, cluster: Cluster) -> Non
     refused("name-taken", kubernetes.create_plane, acting_user=root, name="cluster", kubeconfig=cluster.text)
     owner = world.actor("owner")
     refused("not-found", kubernetes.create_plane, acting_user=owner, name="x", kubeconfig=cluster.text)
-    refused("not-found", actions.bind_environment, acting_user=owner, tenant="acme", environment="production",
-            plane="cluster")  # fmt: skip
+    for actor, code in ((world.actor("developer"), "forbidden"), (world.actor(tenant="globex"), "not-found")):
+        refused(code, actions.bind_environment, acting_user=actor, tenant="acme", environment="production",
+                plane="cluster")  # fmt: skip
     assert not Plane.objects.filter(name="x").exists()
 
 
@@ -124,10 +128,7 @@ def test_cells_get_their_namespace_with_their_plans_quota(
         assert namespace["metadata"]["labels"]["cytoplane.dev/project"] == project.slug
         hard = cluster.objects("ResourceQuota", place.location)["plan"]["spec"]["hard"]
         assert hard["pods"] == str(2 * world.plan.replicas)
-        assert set(cluster.objects("NetworkPolicy", place.location, POLICIES)) == {
-            "deny-ingress",
-            "deny-egress",
-        }
+        assert set(cluster.objects("NetworkPolicy", place.location, POLICIES)) == POLICY_NAMES
     event = AuditEvent.objects.get(verb="environment.bind")
     assert event.changes == {"plane": ["shared", "cluster"]}
     # Once more changes nothing, and the queue carried ids only.
@@ -288,7 +289,7 @@ def test_a_killed_workers_place_is_taken_over(
     assert not queue.waiting("provisioning.reconcile")
     swept(queue, place)
     assert (only().state, only().problems) == ("ready", [])
-    assert set(cluster.objects("NetworkPolicy", place.location, POLICIES)) == {"deny-ingress", "deny-egress"}
+    assert set(cluster.objects("NetworkPolicy", place.location, POLICIES)) == POLICY_NAMES
 
 
 def killed(place: Place, seen: Callable[[Api], object]) -> None:
@@ -309,7 +310,9 @@ def killed(place: Place, seen: Callable[[Api], object]) -> None:
     assert worker.stdout is not None
     assert worker.stdout.readline() == "go\n"
     end = time.monotonic() + 60
-    with kubernetes.driver_of(place.plane)._open() as (api, _):
+    sealed = bytes(place.plane.kubeconfig or b"")
+    text = crypto.unwrap(keys.masters(), sealed, kubernetes._context(place.plane)).decode()
+    with Api(kubernetes.Kubeconfig.parse(text)) as api:
         while worker.poll() is None and time.monotonic() < end and not seen(api):
             pass
     assert worker.poll() is None, "it was to be killed in the middle"

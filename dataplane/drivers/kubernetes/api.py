@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import ssl
 from types import TracebackType
@@ -137,7 +138,8 @@ class Api:
     ) -> list[Object]:
         """Objects of a kind in a namespace, ``limit`` at a time; ``labelSelector``, ``fieldSelector``."""
         document = {"apiVersion": version, "kind": kind, "metadata": {"namespace": namespace}}
-        path, found, token = path_of(document, name=False), [], ""
+        path, token = path_of(document, name=False), ""
+        found: builtins.list[Object] = []
         while True:
             params = {"limit": limit, **selectors, **({"continue": token} if token else {})}
             part = self._read(self._send("GET", path, params=params))
@@ -146,7 +148,9 @@ class Api:
             if not token or limit < _PAGE:
                 return found
 
-    def log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> list[str]:
+    def log(
+        self, namespace: str, pod: str, container: str, *, previous: bool, lines: int
+    ) -> builtins.list[str]:
         """The last lines of a container, or of the one before it; none where there is no log."""
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
         params = {"container": container, "tailLines": lines, "limitBytes": 64 * 1024, "previous": previous}

@@ -28,6 +28,9 @@ CHART = Path(__file__).resolve().parents[3] / "infra" / "charts" / "cell"
 #: What a container gets that states nothing: thousandths of a core, MiB.
 _DEFAULT_CPU, _DEFAULT_MEMORY = 500, 256
 _NOWHERE = Site()
+#: What only an operator opens. The kernel's floor is finer; this is the second layer.
+_PRIVATE4 = ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")
+_PRIVATE6 = ("fc00::/7", "fe80::/10")
 
 
 class Kubernetes:
@@ -161,7 +164,17 @@ def values(cell: PlacedCell, site: Site = _NOWHERE) -> dict[str, Any]:
         "check": {"image": site.check_image, "arguments": list(site.check_arguments)},
         "priorityClass": site.priority_class,
         "userNamespaces": site.user_namespaces,
+        "reach": {"platform": list(site.networks), "outside": _outside(site)},
     }
+
+
+def _outside(site: Site) -> list[dict[str, Any]]:
+    """The world without private networks, but with those that the operator opened."""
+    if not site.networks:
+        return []
+    world: list[dict[str, Any]] = [{"cidr": "0.0.0.0/0", "except": list(_PRIVATE4)}]
+    world.append({"cidr": "::/0", "except": list(_PRIVATE6)})
+    return world + [{"cidr": network} for network in site.opened]
 
 
 def _namespace(api: Api, cell: PlacedCell) -> Object | None:

@@ -20,3 +20,7 @@ class Site:
     priority_class: str = ""
     #: Whether the nodes' runtime can give users of containers other ids (Kubernetes 1.30 and newer).
     user_namespaces: bool = False
+    #: Networks of the platform's own addresses, which pods must reach where a cluster enforces policies.
+    networks: tuple[str, ...] = ()
+    #: Private networks that the operator opened to declarations.
+    opened: tuple[str, ...] = ()

@@ -193,7 +193,7 @@ def _named(items: Any, name: str, key: str = "name") -> Object:
 
 def _ended_well(container: Object) -> bool:
     terminated = (container.get("state") or {}).get("terminated")
-    return bool(terminated) and terminated.get("exitCode") == 0
+    return terminated is not None and terminated.get("exitCode") == 0
 
 
 def _now() -> datetime:

@@ -119,6 +119,22 @@ def test_users_of_their_own_only_where_they_are_asked_for_and_offered() -> None:
         assert spec.get("hostUsers") is wanted
 
 
+def test_the_second_layer_lets_cells_and_the_platform_pass_and_no_private_network() -> None:
+    policy = of_kind(example("1.31.0"), "NetworkPolicy")["platform"]["spec"]
+    insiders = [
+        {"namespaceSelector": {"matchLabels": {"app.kubernetes.io/part-of": "cytoplane"}}},
+        {"ipBlock": {"cidr": "10.64.0.0/16"}},
+        {"ipBlock": {"cidr": "fd63:7970:0:1::/64"}},
+    ]
+    assert policy["ingress"] == [{"from": insiders}]
+    assert policy["egress"][0]["to"][:3] == insiders
+    world = policy["egress"][0]["to"][3]["ipBlock"]
+    assert world == {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "192.168.0.0/16"]}
+    made = values(cell(), Site(networks=("10.64.0.0/16",), opened=("10.1.0.0/16",)))["reach"]
+    assert {"cidr": "10.1.0.0/16"} in made["outside"]
+    assert "platform" not in of_kind(render({**EXAMPLE, "reach": {"platform": []}}), "NetworkPolicy")
+
+
 def test_without_what_may_be_left_out() -> None:
     bare = {key: EXAMPLE[key] for key in ("namespace", "cell", "quota", "limits")}
     assert not of_kind(render(bare), "Deployment")

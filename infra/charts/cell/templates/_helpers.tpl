@@ -78,3 +78,15 @@ policy/v1
 policy/v1beta1
 {{- end -}}
 {{- end }}
+
+
+{{/* Cells, and the platform's own addresses. */}}
+{{- define "cell.insiders" -}}
+- namespaceSelector:
+    matchLabels:
+      app.kubernetes.io/part-of: cytoplane
+{{- range .Values.reach.platform }}
+- ipBlock:
+    cidr: {{ . | quote }}
+{{- end }}
+{{- end }}
