@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
 from dataplane.drivers.kubernetes import helm
 from infra.cluster.client import Client
@@ -158,8 +159,6 @@ class Release:
 
 def render(values: dict[str, Any], version: str = "1.20.2") -> list[dict[str, Any]]:
     """The chart's objects for a version of Kubernetes. Raises ``AssertionError`` with Helm's words."""
-    import yaml
-
     command = [helm.executable(), "template", RELEASE, str(CHART), "--namespace", NAMESPACE]
     done = subprocess.run(
         [*command, "--kube-version", version, "--values", "-"],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -122,15 +124,19 @@ class Servers:
         raise RuntimeError(f"{name} didn't start:\n{log.read_text()[-2000:]}")
 
     def stop(self) -> None:
+        """End both in order: a PostgreSQL that is killed leaves its shared memory behind."""
         for process in self._processes:
-            process.kill()
+            process.send_signal(signal.SIGINT)
         for process in self._processes:
-            process.wait(timeout=30)
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(timeout=30)
 
 
 def _give(file: Path, home: Path) -> None:
-    import os
-
+    """A file to whoever the folder belongs to."""
     status = home.stat()
     os.chown(file, status.st_uid, status.st_gid)
 
