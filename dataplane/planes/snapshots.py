@@ -44,7 +44,7 @@ CHECKED = 50
 _FEW = 20
 _LOCK_CLASS = 7001
 #: Modules here whose code decides what is in a unit.
-_MAKING = ("documents", "gateways", "network", "reading", "topology", "units")
+_MAKING = ("documents", "gateways", "network", "pods", "reading", "topology", "units")
 
 
 def topology(plane: Plane) -> Topology:
