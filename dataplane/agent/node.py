@@ -48,6 +48,8 @@ TIDY_SECONDS = 3600.0
 ENVOY_SECONDS = 5.0
 #: Of lines and flows in one round of reports.
 BATCHES = 8
+#: Changed identities from which on it is worth while to look for memory that isn't needed any more.
+MANY = 100
 #: Kernels talk to their neighbours unasked; nobody needs to know that it was refused.
 _HOUSEKEEPING = frozenset({"NEIGHBOUR"})
 
@@ -257,11 +259,11 @@ class Agent:
             self._tails.pop(key, None)
             self._sent.pop(key, None)
         self.problems = []
-        whole = reached is None or not self._applied
+        if reached is None or len(reached) > MANY or not self._applied:
+            del reached, here, boundary
+            memory.give_back()
         self._applied = document["generation"]
         self._acknowledge(document["generation"])
-        if whole:
-            memory.give_back()
 
     def _take_over(self, document: Mapping[str, Any]) -> None:
         """After an upgrade: everything that runs is in the new tables before their programs judge."""
