@@ -42,6 +42,8 @@ class Joined:
     ) -> None:
         self.world, self.cluster, self.config, self._folder = world, cluster, config, folder
         self._running: dict[str, subprocess.Popen] = {}
+        #: What controllers sign in to the cluster with.
+        self.kubeconfig = cluster.text
         if plane is not None:
             self.plane = plane
             return
@@ -66,7 +68,7 @@ class Joined:
         home = self._folder / name
         shutil.rmtree(home, ignore_errors=True)
         (home / "controller").mkdir(parents=True)
-        (home / "controller" / "kubeconfig").write_text(self.cluster.text)
+        (home / "controller" / "kubeconfig").write_text(self.kubeconfig)
         environment = {
             **os.environ,
             "CYTOPLANE_HOME": str(home),

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from cells.provisioning.models import Place
 from dataplane.planes import private
 from dataplane.planes.models import EnrolmentToken
 from infra.config import Config
+from projects import actions as projects
 from tests.cluster import LONGEST, Cluster, cluster  # noqa: F401  a fixture
-from tests.dataplane.controller.test_controller import NAMESPACE, Joined
+from tests.dataplane.controller.test_controller import NAMESPACE, Joined, bound
 from tests.dataplane.listener import config, said  # noqa: F401  a fixture
 from tests.factories import World
 
@@ -52,10 +54,27 @@ def test_the_command_brings_a_controller_that_joins(
         assert "enrol-controller" in cluster.objects("Secret", NAMESPACE)
         assert "controller" in cluster.objects("Deployment", NAMESPACE, "apps/v1")
         # Nodes of this API server run nothing: the controller's process stands for its pod.
+        # It has the rights that the chart gives its account, and no others.
+        account = f"system:serviceaccount:{NAMESPACE}:controller"
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}")
+        joined.kubeconfig = cluster.server.kubeconfig(account, groups)
         joined.start("one")
         joined.await_(joined.controller, "the controller didn't join")
         assert EnrolmentToken.objects.get(plane=invitation.plane).used_at
         assert "enrol-controller" not in cluster.objects("Secret", NAMESPACE)
+        place = bound(joined)
+        joined.await_(
+            lambda: Place.objects.filter(pk=place.pk, state=Place.State.READY, revision__gt=0).exists(),
+            "the cell's place isn't made with the rights of the chart",
+            60,
+        )
+        assert cluster.objects("ResourceQuota", place.location)
+        projects.destroy_project(
+            acting_user=committed_world.actor("owner"),
+            project=committed_world.acme.projects.get(),
+            confirm="shop",
+        )
+        joined.await_(lambda: not cluster.namespace(place.location), "the namespace stays", 60)
     finally:
         joined.stop()
         helm = shutil.which("helm", path=environment["PATH"])
