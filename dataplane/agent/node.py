@@ -262,8 +262,11 @@ class Agent:
         if reached is None or len(reached) > MANY or not self._applied:
             del reached, here, boundary
             memory.give_back()
-        self._applied = document["generation"]
-        self._acknowledge(document["generation"])
+        repeated, self._applied = self._applied == generation, generation
+        # What is applied once more was acknowledged, or is with the next report: a control plane that is away
+        # must hold up nothing that moves here.
+        if not repeated:
+            self._acknowledge(generation)
 
     def _take_over(self, document: Mapping[str, Any]) -> None:
         """After an upgrade: everything that runs is in the new tables before their programs judge."""
