@@ -6,8 +6,9 @@ import re
 from typing import NamedTuple
 
 #: The self-check of cells' pods. Each node has it from its agent's image: no registry is asked for it, and
-#: nobody needs a secret. Its tag is the version of the images: another version is another image to a node.
-CHECK_REPOSITORY = "cytoplane/check"
+#: nobody needs a secret. Nodes keep what they have by its tag, and every replica names it, so the tag changes
+#: with the check and not with each version of the platform.
+CHECK_REPOSITORY, CHECK_TAG = "cytoplane/check", "1"
 DIGEST = r"sha256:[0-9a-f]{64}"
 _REFERENCE = re.compile(rf"(t[1-9][0-9]{{0,17}}/p[1-9][0-9]{{0,17}})@({DIGEST})")
 _PATH = re.compile(
@@ -40,6 +41,6 @@ def on_node(port: int, image: str) -> str:
     return f"127.0.0.1:{port}/{image}"
 
 
-def check_image(port: int, version: str) -> str:
+def check_image(port: int) -> str:
     """What a pod calls the self-check."""
-    return on_node(port, f"{CHECK_REPOSITORY}:{version}")
+    return on_node(port, f"{CHECK_REPOSITORY}:{CHECK_TAG}")

@@ -3,6 +3,7 @@ the boundary is missing, it says so and ends with another code."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from dataplane.registry import names
 from infra.images import parts
 from tests.dataplane import processes
 
@@ -21,6 +23,16 @@ NET = int(os.environ.get("CYTOPLANE_TEST_NET", "11"))
 POD, RESOLVER = "10.99.53.2", "10.99.53.3"
 OUT = f"ip daddr {RESOLVER} udp dport 54 drop"
 IN = f"ip saddr {RESOLVER} udp sport 53 ct state new drop"
+
+
+#: Tag of the check's image → its source.
+VERSION = ("1", "36831cb85dd7eeba")
+
+
+def test_another_check_is_another_image() -> None:
+    """Nodes keep an image by its tag: raise ``names.CHECK_TAG`` and the chart's setting with each change."""
+    source = (parts.REPOSITORY / "dataplane/check/check.c").read_bytes()
+    assert (names.CHECK_TAG, hashlib.sha256(source).hexdigest()[:16]) == VERSION
 
 
 def ip(*words: str) -> None:
