@@ -34,6 +34,8 @@ def digest_of(token: str) -> str:
 
 def create_token(kind: str, plane: Plane | None, *, node_name: str = "", created_by: str = "") -> str:
     """A one-time token; it carries the authority's fingerprint, so that the node knows whom to trust."""
+    # What can't be used any more, and counts for no pace, is of no use to anybody.
+    EnrolmentToken.objects.filter(expires_at__lt=timezone.now() - 2 * TOKEN_LIFETIME).delete()
     token = f"cye_{secrets.token_urlsafe(32)}.{authority.Authority().fingerprint}"
     EnrolmentToken.objects.create(
         digest=digest_of(token),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,3 +50,19 @@ def test_it_belongs_to_its_key_and_to_the_authority_and_outlives_its_renewal(fol
 def test_nobody_but_its_user_and_the_gateways_group_reads_the_key(folder: Path) -> None:
     server_certificate.renew()
     assert stat.S_IMODE((folder / "server.key").stat().st_mode) == 0o640
+
+
+def test_it_is_for_the_operators_names_too_and_made_anew_when_they_change(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server_certificate.renew()
+    said = replace(settings.CONFIG, agents_names="planes.example.com, 192.0.2.1,2001:db8::1")
+    monkeypatch.setattr(settings, "CONFIG", said)
+    assert server_certificate.renew()
+    assert not server_certificate.renew(), "the names are in it now"
+    certificate = x509.load_pem_x509_certificate((folder / "server.pem").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert {"localhost", "planes.example.com"} <= set(names.get_values_for_type(x509.DNSName))
+    addresses = set(map(str, names.get_values_for_type(x509.IPAddress)))
+    assert {"127.0.0.1", "192.0.2.1", "2001:db8::1"} <= addresses
+    assert said.agents_url == f"https://planes.example.com:{said.agents_port}"
