@@ -179,7 +179,7 @@ def denied_targets(config: Config) -> list[str]:
     kept = state.load(config.agent_dir / "state.json")
     if kept is None:
         return found
-    desired = kept.document()
+    desired = kept.view()
     ours = {
         endpoint["identity"]: endpoint
         for endpoint in desired["endpoints"]

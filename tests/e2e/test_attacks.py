@@ -278,7 +278,7 @@ def _services(installation: Installation, tenant: str) -> list[str]:
     """Service addresses of a tenant's API, both families."""
     kept = state.load(installation.config.agent_dir / "state.json")
     assert kept is not None
-    desired = kept.document()
+    desired = kept.view()
     own = {
         e["id"]
         for e in desired["endpoints"]

@@ -59,7 +59,7 @@ def boundary(installation: Installation) -> dict[str, Any]:
     """What the node has been told."""
     kept = state.load(installation.config.agent_dir / "state.json")
     assert kept is not None
-    return kept.document()["boundary"]
+    return kept.view()["boundary"]
 
 
 @both
