@@ -50,7 +50,7 @@ from tests.conformance.probes import (
 )
 from tests.conformance.relay import Relay
 from tests.conformance.world import NODE, Copy, World
-from tests.dataplane.agent.pods.plane import PodPlane
+from tests.dataplane.agent.pods.plane import Agent, PodPlane
 
 #: Sockets that one asker has open at a time, and askers at the same time.
 BATCH, ASKERS = 150, 12
@@ -123,6 +123,10 @@ class Inside:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+def _reached(agent: Agent, wanted: dict[str, int]) -> bool:
+    return json.loads(agent.order("reached")) == wanted
 
 
 class KubernetesEngine:
@@ -210,7 +214,7 @@ class KubernetesEngine:
         wanted = {"generation": self.plane.generation, "placements": placed}
         for node, agent in self.plane.agents.items():
             until(
-                lambda agent=agent: json.loads(agent.order("reached")) == wanted,
+                partial(_reached, agent, wanted),
                 APPLY_SECONDS,
                 f"node{node} doesn't get there: {agent.order('reached')}",
             )
@@ -226,15 +230,11 @@ class KubernetesEngine:
         adapted = decode(document)
         nodes = {copy.id: self._node[index] for index, copy in self._copies.items()}
         spaces = {node: self.plane.inside(node, f"/run/netns/{self.config.name}-gateway") for node in NODES}
-        self._relays = [
-            Relay(
-                spaces[node],
-                adapted,
-                self.topology,
-                lambda replica, node=node: spaces[nodes[replica]] if nodes[replica] != node else None,
-            )
-            for node in NODES
-        ]
+
+        def beyond(node: int, replica: str) -> Path | None:
+            return spaces[nodes[replica]] if nodes[replica] != node else None
+
+        self._relays = [Relay(spaces[node], adapted, self.topology, partial(beyond, node)) for node in NODES]
 
     # Asking.
     def ask(self, probes: Iterable[Probe]) -> dict[Probe, str]:
