@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from dataplane import addresses
+from dataplane import addresses, check
 from dataplane.agent import (
     edge,
     engines,
@@ -343,7 +343,7 @@ class Agent:
 
     def _collect(self) -> None:
         for flow in self.kernel.flows():
-            if flow.reason in _HOUSEKEEPING:
+            if flow.reason in _HOUSEKEEPING or check.is_own(flow):
                 continue
             self._outbox.add("flows", [flow.__dict__])
         if self._names is not None:

@@ -11,8 +11,6 @@ from dnslib import RCODE
 from dataplane.resolver.replies import Query, Reply
 
 NAME = "_check.cytoplane.internal."
-#: Port of the resolver that nobody opens: the check tries it.
-CLOSED = 54
 _WIRE = b"\x06_check\x09cytoplane\x08internal\x00"
 _HEADER = 12
 #: Says nothing; that there is an answer does.

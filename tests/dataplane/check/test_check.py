@@ -11,9 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bpf.tables import Flow
+from dataplane.check import CLOSED, is_own
 from dataplane.registry import names
 from infra.images import parts
 from tests.dataplane import processes
@@ -33,6 +36,26 @@ def test_another_check_is_another_image() -> None:
     """Nodes keep an image by its tag: raise ``names.CHECK_TAG`` and the chart's setting with each change."""
     source = (parts.REPOSITORY / "dataplane/check/check.c").read_bytes()
     assert (names.CHECK_TAG, hashlib.sha256(source).hexdigest()[:16]) == VERSION
+
+
+def flow(**different: Any) -> Flow:
+    usual = {
+        "source": 300,
+        "destination": 1,
+        "remote": "10.0.0.1",
+        "port": 54,
+        "protocol": 17,
+        "direction": 0,
+    }
+    usual |= {"allowed": False, "reason": "FLOOR", "rule": 0, "packets": 1, "bytes": 29}
+    return Flow(**{**usual, **different})
+
+
+def test_only_what_the_check_tries_is_its_own() -> None:
+    assert f"CLOSED = {CLOSED}," in (parts.REPOSITORY / "dataplane/check/check.c").read_text()
+    assert is_own(flow())
+    for other in ({"allowed": True}, {"port": 53}, {"protocol": 6}):
+        assert not is_own(flow(**other))
 
 
 def ip(*words: str) -> None:
