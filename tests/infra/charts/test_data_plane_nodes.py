@@ -34,7 +34,8 @@ class Plane:
     """The chart's release. Nobody answers at its control plane's address: that is a fault like others."""
 
     def __init__(self, nodes: TwoNodes) -> None:
-        self.nodes, self.net = nodes, nodes.cluster.number
+        # Another number than that of agents that other tests start on these nodes themselves.
+        self.nodes, self.net = nodes, (nodes.cluster.number + 8) % 16
         self.before = {place: self.chain(place) for place in ("node1", "node2")}
 
     def helm(self, *words: str) -> None:
