@@ -117,6 +117,7 @@ def invitation_out(invitation: private.Invitation) -> dict[str, Any]:
         "token": invitation.token,
         "command": invitation.command,
         "expires_at": invitation.expires_at,
+        "local": invitation.local,
     }
 
 

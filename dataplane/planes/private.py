@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -32,6 +33,8 @@ class Invitation:
     token: str
     command: str
     expires_at: datetime
+    #: Whether it is of use on this machine only: the operator has named no way to the listener.
+    local: bool = False
 
 
 def owned(actor: Actor, name: str, action: str = "manage planes") -> Plane:
@@ -116,6 +119,7 @@ def _invite(actor: Actor, plane: Plane, kind: str) -> Invitation:
         token=token,
         command=joining.command(plane, token) if kind == plane.joins_as else "",
         expires_at=timezone.now() + enrolment.TOKEN_LIFETIME,
+        local=not settings.CONFIG.outside_names,
     )
 
 

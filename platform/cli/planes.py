@@ -92,6 +92,10 @@ def token(
 def _invitation(answer: dict[str, Any]) -> None:
     """The command, or the token alone where nothing is joined by a command."""
     output.note("It is good once, for an hour, and can't be shown again.")
+    if answer["command"] and answer["local"]:
+        output.note(
+            "It works on the platform's own machine only: its operator has set no CYTOPLANE_AGENTS_NAMES."
+        )
     print(answer["command"] or answer["token"])
 
 

@@ -17,6 +17,7 @@ def test_an_owner_makes_a_plane_and_gets_the_command_that_joins_it(platform: Pla
     made = cyto("planes", "add", "own", "--private", "acme")
     assert made.code == 0, made.err
     assert made.out.startswith("curl ")
+    assert "own machine only" in made.err, "nobody has said by which name others reach it"
     assert made.out.count("cye_") == 1
     assert "https://" in made.out.split("|")[0], "the token isn't in the address"
     assert "cye_" not in made.out.split("|")[0]
