@@ -18,7 +18,7 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Folders of the first half; the second one has all others.
-KERNEL = ("bpf", "conformance", "dataplane", "infra")
+KERNEL = ("bpf", "conformance", "dataplane")
 #: Network numbers: a run takes its own and the second one after it.
 _NETS, _APART = 16, 4
 _print = threading.Lock()

@@ -14,8 +14,11 @@ from django.conf import settings
 from django.core.management import call_command
 
 from tests import factories, services
+from tests.cluster import two_nodes
 from tests.e2e import installation as whole
 from tests.queue import Queue
+
+__all__ = ["two_nodes"]
 
 
 @pytest.fixture(scope="session")

@@ -21,12 +21,12 @@ from dataplane.planes import kubernetes
 from dataplane.planes.models import Plane
 from delivery import actions as deliveries
 from delivery import machine
-from delivery.models import Build, Deployment, LogChunk, Replica
+from delivery.models import Build, Deployment, LogChunk, Push, Replica
 from infra.cluster.images import BUSYBOX
 from projects import actions as projects
 from projects.models import Cell
 from tests import factories
-from tests.cluster import LONGEST, TwoNodes, two_nodes, until  # noqa: F401  a fixture
+from tests.cluster import LONGEST, TwoNodes, until
 from tests.factories import World
 from tests.queue import Queue
 
@@ -66,6 +66,8 @@ class Delivery:
 
     def push(self, cell: Cell, text: str, image: str = BUSYBOX) -> Deployment:
         deployment = self.world.push(cell)
+        # Nobody waits at the other end of this push, and its branch is where it belongs.
+        Push.objects.filter(deployment=deployment).update(moved_by=Push.Mover.WORKER)
         machine.advance(deployment.pk)
         factories.built(deployment, text)
         build = Build.objects.get(deployment=deployment)

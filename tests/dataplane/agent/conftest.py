@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from tests.bpf.conftest import kernel, laboratory, tables
-from tests.cluster import two_nodes
 
-__all__ = ["kernel", "laboratory", "tables", "two_nodes"]
+__all__ = ["kernel", "laboratory", "tables"]

@@ -12,7 +12,7 @@ import pytest
 from dataplane.drivers import CellState, PlacedCell
 from dataplane.drivers.kubernetes import Kubernetes
 from infra.cluster.images import BUSYBOX
-from tests.cluster import LONGEST, TwoNodes, cell, two_nodes  # noqa: F401  a fixture
+from tests.cluster import LONGEST, TwoNodes, cell
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(LONGEST)]
 NONE = {"type": "none", "port": 0, "path": "/", "interval": 1, "timeout": 1, "grace": 5}
