@@ -56,6 +56,13 @@ def world(committed_world: World, two_nodes: TwoNodes, monkeypatch: pytest.Monke
             client.remove(f"/api/v1/namespaces/{place.location}")
 
 
+def pushed(world: World, cell: Cell) -> Deployment:
+    """A push whose branch is where it belongs: nobody waits at its other end."""
+    deployment = world.push(cell)
+    Push.objects.filter(deployment=deployment).update(moved_by=Push.Mover.WORKER)
+    return deployment
+
+
 class Delivery:
     """Workers and the agents' acknowledgement, at the test's word."""
 
@@ -65,9 +72,7 @@ class Delivery:
         factories.acknowledge(self.plane)
 
     def push(self, cell: Cell, text: str, image: str = BUSYBOX) -> Deployment:
-        deployment = self.world.push(cell)
-        # Nobody waits at the other end of this push, and its branch is where it belongs.
-        Push.objects.filter(deployment=deployment).update(moved_by=Push.Mover.WORKER)
+        deployment = pushed(self.world, cell)
         machine.advance(deployment.pk)
         factories.built(deployment, text)
         build = Build.objects.get(deployment=deployment)
@@ -172,7 +177,7 @@ def test_a_release_from_a_machine_serves_here_and_everything_about_it_can_change
     world, developer = delivery.world, delivery.world.actor("developer")
     staging = world.cell(environment="staging")
     production = world.cell(staging.project, "production")
-    built = world.push(staging)
+    built = pushed(world, staging)
     machine.advance(built.pk)
     factories.built(built, web(replicas=1))
     build = Build.objects.get(deployment=built)
