@@ -15,10 +15,11 @@ from django.core.management import call_command
 
 from tests import factories, services
 from tests.cluster import two_nodes
+from tests.dataplane.agent.pods.plane import pod_plane
 from tests.e2e import installation as whole
 from tests.queue import Queue
 
-__all__ = ["two_nodes"]
+__all__ = ["pod_plane", "two_nodes"]
 
 
 @pytest.fixture(scope="session")

@@ -315,5 +315,4 @@ class KubernetesEngine:
             relay.close()
         self._answers.close()
         self._open.close()
-        for space in self._spaces.values():
-            self.plane.forget(space)
+        self.plane.forget(*self._spaces.values())

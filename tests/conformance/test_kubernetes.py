@@ -11,9 +11,7 @@ from tests.conformance.engine_kubernetes import KubernetesSite
 from tests.conformance.judging import chosen, judge
 from tests.conformance.probes import CONTAINER
 from tests.conformance.world import generate
-from tests.dataplane.agent.pods.plane import PodPlane, pod_plane
-
-__all__ = ["pod_plane"]
+from tests.dataplane.agent.pods.plane import PodPlane
 
 pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.timeout(LONGEST)]
 

@@ -306,11 +306,19 @@ class PodPlane:
         self.namespaces.append(name)
         return name
 
-    def forget(self, name: str) -> None:
-        """A namespace with all its pods goes, in its own time."""
-        self.namespaces.remove(name)
+    def forget(self, *names: str) -> None:
+        """Namespaces with all their pods go."""
         with self.two_nodes.client() as client:
-            client.remove(f"/api/v1/namespaces/{name}")
+            for name in names:
+                self.namespaces.remove(name)
+                client.remove(f"/api/v1/namespaces/{name}")
+            for name in names:
+                path = f"/api/v1/namespaces/{name}"
+                until(
+                    lambda path=path: client.get(path).status_code == 404,  # type: ignore[misc]
+                    120,
+                    f"the namespace {name} doesn't go",
+                )
 
     def create(self, namespace: str, replica: str, node: int, *, name: str = "", **spec: Any) -> str:
         """A pod that says it is a replica; its name."""
@@ -451,9 +459,9 @@ class PodPlane:
         return pod["v4"], pod["v6"]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def pod_plane(two_nodes: TwoNodes) -> Iterator[PodPlane]:
-    """The plane, for all tests of a folder; each module has cells of its own and takes its pods away."""
+    """The plane, for all tests of a run; each module has cells of its own and takes its pods away."""
     plane = PodPlane(two_nodes)
     try:
         plane.start()
