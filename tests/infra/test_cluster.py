@@ -313,7 +313,11 @@ def traces(cluster: Cluster) -> dict[str, list[str]]:
                 continue
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     return {
-        "links": [link for link in os.listdir("/sys/class/net") if link.startswith("cyk")],
+        "links": [
+            link
+            for link in os.listdir("/sys/class/net")
+            if link == cluster.name or link.startswith(f"{cluster.name}-")
+        ],
         "routes": [line for line in routes.splitlines() if f"dev {cluster.name} " in line],
         "rules": [line for text in sets for line in text.splitlines() if "KUBE-" in line or "CNI-" in line],
         "namespaces": [path.name for path in network.NETNS.glob(f"{cluster.name}-*")],
