@@ -44,7 +44,7 @@ components:
 
 
 @pytest.fixture
-def world(committed_world: World, two_nodes: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:  # noqa: F811
+def world(committed_world: World, two_nodes: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Two tenants; acme's production is on the cluster, whose nodes hold the images already."""
     monkeypatch.setattr(kubernetes, "site_of", lambda plane: Site())
     root = committed_world.root
@@ -120,7 +120,7 @@ class Delivery:
 
 
 @pytest.fixture
-def delivery(world: World, queue: Queue, two_nodes: TwoNodes) -> Delivery:  # noqa: F811
+def delivery(world: World, queue: Queue, two_nodes: TwoNodes) -> Delivery:
     return Delivery(world, queue, two_nodes)
 
 

@@ -59,7 +59,7 @@ def machine() -> Iterator[Machine]:
 
 
 @pytest.fixture
-def listening(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:  # noqa: F811
+def listening(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     """The control plane says of its listener what is true of the tests'."""
     monkeypatch.setattr(settings, "CONFIG", said(config))
     return config

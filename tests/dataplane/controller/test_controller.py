@@ -108,8 +108,8 @@ class Joined:
 @pytest.fixture
 def joined(
     committed_world: World,
-    cluster: Cluster,  # noqa: F811
-    config: Config,  # noqa: F811
+    cluster: Cluster,
+    config: Config,
     tmp_path: Path,
 ) -> Iterator[Joined]:
     made = Joined(committed_world, cluster, config, tmp_path)

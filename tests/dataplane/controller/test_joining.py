@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.root, pytest.mark.cluster, pytest.mark.timeout(LONGEST
 
 def test_the_command_brings_a_controller_that_joins(
     committed_world: World,
-    cluster: Cluster,  # noqa: F811
-    config: Config,  # noqa: F811
+    cluster: Cluster,
+    config: Config,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -17,7 +17,7 @@ NAMESPACE = "leases"
 
 
 @pytest.fixture
-def api(cluster: Cluster) -> Iterator[Cluster]:  # noqa: F811
+def api(cluster: Cluster) -> Iterator[Cluster]:
     with cluster.api() as client:
         client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         client.delete(VERSION, "Lease", NAMESPACE, NAME)

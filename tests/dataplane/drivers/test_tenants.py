@@ -55,7 +55,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def tenant(cluster: Cluster) -> Iterator[Tenant]:  # noqa: F811
+def tenant(cluster: Cluster) -> Iterator[Tenant]:
     place = cell()
     cluster.driver().ensure(place)
     role = yaml.safe_load((CHART / "tenant-role.yaml").read_text())
@@ -234,7 +234,7 @@ def test_what_it_changes_of_the_platforms_is_made_right_again(tenant: Tenant) ->
     assert "hostPID" not in live["spec"]["template"]["spec"]
 
 
-def test_a_finalizer_that_nobody_answers_keeps_no_namespace(cluster: Cluster) -> None:  # noqa: F811
+def test_a_finalizer_that_nobody_answers_keeps_no_namespace(cluster: Cluster) -> None:
     place, driver = cell(), cluster.driver()
     driver.ensure(place)
     metadata = {"name": "mine", "namespace": place.location, "finalizers": ["example.org/never"]}

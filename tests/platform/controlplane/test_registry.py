@@ -68,7 +68,7 @@ def config(installation: Services) -> Iterator[Config]:
 
 
 @pytest.fixture
-def agent(config: Config, bare: Bare, tmp_path: Path) -> ControlPlane:  # noqa: F811
+def agent(config: Config, bare: Bare, tmp_path: Path) -> ControlPlane:
     folder = tmp_path / "agent"
     made = ControlPlane(folder, config.control_plane)
     (folder / "enrolment").write_text(enrolment.create_token(Node.Kind.AGENT, bare.plane))
