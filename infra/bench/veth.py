@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
-from infra.bench.pair import pair
+from infra.bench.pair import Pair, pair
 from infra.bench.report import show
 
 ROUNDS, SECONDS = 7, 1.5
@@ -15,7 +17,8 @@ KINDS = {
 }
 
 
-def run() -> None:
+def compare(name: str, a: str, b: str, other: Callable[[Pair], AbstractContextManager[None]]) -> None:
+    """Measure every kind of traffic as it is (``a``) and within ``other`` (``b``), in turn, and show both."""
     found: dict[tuple[str, str, str], list[float]] = {}
     with pair() as two:
         two.measure("crr", two.server4, 1)
@@ -23,24 +26,28 @@ def run() -> None:
             for kind in KINDS:
                 for family, address in (("IPv4", two.server4), ("IPv6", two.server6)):
                     found.setdefault((kind, family, "A"), []).append(two.measure(kind, address, SECONDS))
-                    with two.without_programs():
+                    with other(two):
                         found.setdefault((kind, family, "B"), []).append(two.measure(kind, address, SECONDS))
     rows = []
     for kind, text in KINDS.items():
         for family in ("IPv4", "IPv6"):
-            a, b = (found[kind, family, way] for way in "AB")
+            first, second = (found[kind, family, way] for way in "AB")
             # Neighbours in time share what else the machine does: their ratio is steadier than the figures.
-            ratio = statistics.median(x / y for x, y in zip(a, b, strict=True))
+            ratio = statistics.median(x / y for x, y in zip(first, second, strict=True))
             rows.append(
                 {
                     "traffic": f"{text}, {family}",
-                    "A: policy": statistics.median(a),
-                    "B: plain": statistics.median(b),
+                    f"A: {a}": statistics.median(first),
+                    f"B: {b}": statistics.median(second),
                     "A of B": ratio,
                 }
             )
     show(
-        "veth",
+        name,
         rows,
         f"{ROUNDS} rounds of {SECONDS} s each in turn; the ratio is the median of the rounds' ratios.",
     )
+
+
+def run() -> None:
+    compare("veth", "policy", "plain", Pair.without_programs)
