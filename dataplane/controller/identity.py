@@ -20,7 +20,7 @@ from dataplane.drivers.kubernetes.records import RELEASES
 log = logging.getLogger("cytoplane.controller")
 #: Its name in its plane: there is one, however many pods take turns.
 NAME = "controller"
-SECRET, TOKEN = "plane-controller", "enrol-controller"  # noqa: S105  names, not passwords
+SECRET, TOKEN = "plane-controller", "enrol-controller"
 _FILES = ("client.cert", "client.key", "ca.crt", "identity.json")
 
 

@@ -7,6 +7,7 @@ carry the node's number as a URI; what they may do is decided by the row, not by
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -112,7 +113,14 @@ class Authority:
         )
         return certificate, key
 
-    def _sign(self, public_key, common, alternatives, lifetime, *usages) -> x509.Certificate:  # type: ignore[no-untyped-def]
+    def _sign(
+        self,
+        public_key: ec.EllipticCurvePublicKey,
+        common: str,
+        alternatives: Iterable[x509.GeneralName],
+        lifetime: timedelta,
+        *usages: x509.ObjectIdentifier,
+    ) -> x509.Certificate:
         now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from controlplane.errors import CytoplaneError
@@ -75,8 +76,8 @@ def create_node_token(controller: Node, name: str) -> str:
     return token
 
 
-def unused(plane: Plane):  # type: ignore[no-untyped-def]
-    """Tokens of a plane that still open something: a queryset."""
+def unused(plane: Plane) -> QuerySet[EnrolmentToken]:
+    """Tokens of a plane that still open something."""
     return EnrolmentToken.objects.filter(plane=plane, used_at=None, expires_at__gt=timezone.now())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -61,7 +62,7 @@ def token(request: HttpRequest, actor: Actor, tenant: str) -> HttpResponse:
     return _invited(request, place, lambda: private.invite(acting_user=actor, name=name))
 
 
-def _invited(request: HttpRequest, place: Place, action) -> HttpResponse:  # type: ignore[no-untyped-def]
+def _invited(request: HttpRequest, place: Place, action: Callable[[], private.Invitation]) -> HttpResponse:
     """The page with the invitation in it: it is in no address, no message and no session."""
     try:
         return _page(request, place, invitation=action())

@@ -50,7 +50,7 @@ class Record:
     def documents(self) -> list[Object]:
         """The objects, the namespace first. Raises ``Rejected``."""
         try:
-            found = [item for item in yaml.load_all(self.manifest, _Loader) if isinstance(item, dict)]  # noqa: S506
+            found = [item for item in yaml.load_all(self.manifest, _Loader) if isinstance(item, dict)]
         except yaml.YAMLError:
             found = []
         if not any(item.get("kind") == "Namespace" for item in found):
