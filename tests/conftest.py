@@ -15,11 +15,11 @@ from django.core.management import call_command
 
 from tests import factories, services
 from tests.cluster import two_nodes
-from tests.dataplane.agent.pods.plane import pod_plane
+from tests.dataplane.agent.pods.plane import pod_plane, unchained
 from tests.e2e import installation as whole
 from tests.queue import Queue
 
-__all__ = ["pod_plane", "two_nodes"]
+__all__ = ["pod_plane", "two_nodes", "unchained"]
 
 
 @pytest.fixture(scope="session")

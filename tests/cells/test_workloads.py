@@ -44,7 +44,9 @@ components:
 
 
 @pytest.fixture
-def world(committed_world: World, two_nodes: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(
+    committed_world: World, two_nodes: TwoNodes, unchained: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
     """Two tenants; acme's production is on the cluster, whose nodes hold the images already."""
     monkeypatch.setattr(kubernetes, "site_of", lambda plane: Site())
     root = committed_world.root

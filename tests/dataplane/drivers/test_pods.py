@@ -79,7 +79,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage(two_nodes: TwoNodes) -> Iterator[Stage]:
+def stage(two_nodes: TwoNodes, unchained: None) -> Iterator[Stage]:
     made = Stage(two_nodes)
     yield made
     with two_nodes.client() as client:

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -468,3 +469,17 @@ def pod_plane(two_nodes: TwoNodes) -> Iterator[PodPlane]:
         yield plane
     finally:
         plane.stop()
+
+
+@pytest.fixture
+def unchained(two_nodes: TwoNodes) -> Iterator[None]:
+    """Pods of cells start without an agent's word, also where a plane of this run has its agents."""
+    folders = [
+        Path(f"/proc/{holder(two_nodes.cluster, f'node{node}')}/root/etc/cni/net.d") for node in NODES
+    ]
+    removed = [folder for folder in folders if chain.remove(folder)]
+    time.sleep(1 if removed else 0)  # The runtime reads its folder again when that changes.
+    yield
+    for folder in removed:
+        chain.install(folder, HOME / "run/cni.sock")
+    time.sleep(1 if removed else 0)
