@@ -79,7 +79,7 @@ CATALOGUE: dict[str, Entry] = {
     ),
     # Specification and builds.
     "specification": Entry(422, "{message}", "{hint}"),
-    "source-rejected": Entry(422, "The source can't be accepted: {reason}.", "Remove it and push again."),
+    "source-rejected": Entry(422, "The source can't be accepted: {reason}.", "Change that and push again."),
     "no-buildable-source": Entry(
         422,
         "Nothing to build was found: no Dockerfile, requirements.txt, pyproject.toml or index.html.",

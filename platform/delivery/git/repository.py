@@ -157,9 +157,14 @@ def forget(project: Project, archive: str) -> None:
 
 
 def _inspect(archive: Path) -> None:
-    """Refuse what could leave the tree when it is unpacked."""
+    """Refuse what could leave the tree when it is unpacked, and a tree that holds nothing."""
     links: dict[tuple[str, ...], str] = {}
-    with tarfile.open(archive) as tar:
+    try:
+        opened = tarfile.open(archive, "r:")
+    except tarfile.ReadError:
+        # git writes no member at all for an empty tree, and Python takes that for no archive.
+        raise CytoplaneError("source-rejected", reason="the commit holds no files") from None
+    with opened as tar:
         for count, member in enumerate(tar, start=1):
             if count > MOST_FILES:
                 raise CytoplaneError("source-rejected", reason=f"it has more than {MOST_FILES} files")

@@ -190,6 +190,12 @@ def test_links_that_leave_the_tree_are_refused(git: Git, archives: Path, path: s
     refused(clone, "leaves the tree", archives)
 
 
+def test_a_commit_without_files_is_refused_in_words(git: Git, archives: Path) -> None:
+    clone = git.clone()
+    clone.commit()
+    refused(clone, "the commit holds no files", archives)
+
+
 def test_a_link_that_leaves_through_another_link_is_refused(git: Git, archives: Path) -> None:
     """`deep/up` is the root; `deep/up/..` looks like `deep` and is what lies above the root."""
     clone = git.clone()
