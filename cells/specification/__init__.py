@@ -7,6 +7,7 @@ from cells.specification.model import (
     External,
     Health,
     Limits,
+    Scaling,
     Specification,
     SpecificationError,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "External",
     "Health",
     "Limits",
+    "Scaling",
     "Specification",
     "SpecificationError",
     "parse",

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-KINDS = ("web", "service", "worker")
+KINDS = ("web", "service", "worker", "cron", "job")
+#: Kinds of what ends by itself; no replica of theirs goes on running.
+TASKS = ("cron", "job")
+CONCURRENCIES = ("forbid", "replace", "allow")
 PROTOCOLS = ("http", "grpc", "tcp", "udp")
 VISIBILITIES = ("cell", "tenant", "public")
 BALANCES = ("random", "consistent")
@@ -99,10 +102,31 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """Replicas follow load. ``cpu``: percent of the limit, ``requests``: a second, each replica's; 0: not by it."""
+
+    least: int
+    most: int
+    cpu: int = 0
+    requests: float = 0.0
+
+
+@dataclass(frozen=True)
 class Network:
     """``services`` False: service addresses mean nothing to the component's sockets."""
 
     services: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """``schedule`` is a cron's, five fields in UTC. ``concurrency`` says what happens if it is time while it
+    still runs: nothing, the old run ends, or both run. ``timeout`` and ``retries`` are each run's."""
+
+    schedule: str = ""
+    concurrency: str = "forbid"
+    timeout: int = 3600
+    retries: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,6 +146,17 @@ class Component:
     #: Who may call one of its endpoints may ping it too.
     ping: bool = False
     network: Network = field(default_factory=Network)
+    #: None: as many as ``replicas``, or as somebody scaled it to. Else ``replicas`` is what it begins with.
+    scaling: Scaling | None = None
+    #: How it runs if it is of kind cron or job.
+    task: Task | None = None
+
+    def number(self, scaled: int | None) -> int:
+        """How many replicas there should be of it; ``scaled``: what it was scaled to, if it was."""
+        if self.task is not None:
+            return 0
+        wanted = self.replicas if scaled is None else int(scaled)
+        return wanted if self.scaling is None else min(max(wanted, self.scaling.least), self.scaling.most)
 
 
 @dataclass(frozen=True)
@@ -168,6 +203,8 @@ class Specification:
                 builder=raw.get("builder", ""),
                 ping=raw.get("ping", False),
                 network=Network(**raw.get("network", {})),
+                task=Task(**raw["task"]) if raw.get("task") else None,
+                scaling=Scaling(**raw["scaling"]) if raw.get("scaling") else None,
             )
         return cls(components=components, strict=document["strict"])
 

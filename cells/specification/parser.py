@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
-from cells.specification import checks, network
+from cells.specification import checks, network, scaling, tasks
 from cells.specification.external import external as _external
 from cells.specification.model import (
     KINDS,
     PROTOCOLS,
+    TASKS,
     VISIBILITIES,
     Component,
     Connection,
@@ -40,6 +41,7 @@ _VARIABLE = re.compile(r"^[A-Z][A-Z0-9_]{0,60}\Z")
 _PROCESS = re.compile(r"^([A-Za-z][\w-]*):\s*(.+)$")
 _COMPONENT_KEYS = (
     "kind", "command", "path", "replicas", "limits", "health", "endpoints", "connections", "ping", "network",
+    "schedule", "concurrency", "timeout", "retries",
 )  # fmt: skip
 
 
@@ -154,7 +156,7 @@ def _component(
     if not isinstance(raw, dict):
         raise SpecificationError("a component is a mapping.", f"{name}: {{kind: web}}", where)
     _only(raw, _COMPONENT_KEYS, f"components.{name}")
-    kind = raw.get("kind", "web" if name == "web" else "service" if raw.get("endpoints") else "worker")
+    kind = raw.get("kind", _kind(name, raw))
     if kind not in KINDS:
         raise SpecificationError(
             f"kind `{kind}` isn't known.", f"Write one of {', '.join(KINDS)}.", f"{where}.kind"
@@ -178,12 +180,15 @@ def _component(
             f"Add a line `{name}: <command>` to Procfile, or `command:` here.",
             where,
         )
+    task = tasks.task(raw, kind, where)
     endpoints = _endpoints(raw.get("endpoints"), kind, name, project, where)
+    replicas, range_ = scaling.replicas(raw.get("replicas", 0 if task else 1), endpoints, f"{where}.replicas")
     return Component(
         kind=kind,
         command=command,
         path=path,
-        replicas=_number(raw.get("replicas", 1), 0, 50, f"{where}.replicas", int),
+        replicas=replicas,
+        scaling=range_,
         limits=network.limits(raw.get("limits") or {}, f"{where}.limits"),
         health=_health(raw.get("health"), endpoints, f"{where}.health"),
         endpoints=endpoints,
@@ -191,7 +196,15 @@ def _component(
         builder=builder,
         ping=network.ping(raw.get("ping", False), f"{where}.ping"),
         network=network.network(raw.get("network") or {}, f"{where}.network"),
+        task=task,
     )
+
+
+def _kind(name: str, raw: Mapping[str, Any]) -> str:
+    """What a component is that doesn't say so."""
+    if raw.get("schedule"):
+        return "cron"
+    return "web" if name == "web" else "service" if raw.get("endpoints") else "worker"
 
 
 def _is_command(value: Any) -> bool:
@@ -223,7 +236,7 @@ def _path(value: Any, where: str) -> str:
 
 def _endpoints(raw: Any, kind: str, name: str, project: str, where: str) -> dict[str, Endpoint]:
     if raw is None:
-        if kind == "worker":
+        if kind == "worker" or kind in TASKS:
             return {}
         if kind == "web":
             host = _default_host(project, name, name == "web", where)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cells.specification import scaling
 from cells.specification.model import (
     Component,
     Connection,
@@ -15,6 +16,7 @@ from cells.specification.model import (
     Limits,
     Specification,
     SpecificationError,
+    Task,
 )
 from cells.specification.parser import DOMAIN, assemble
 
@@ -57,7 +59,7 @@ def _written(component: Component) -> dict[str, Any]:
         "kind": component.kind,
         "command": component.command,
         "path": component.path,
-        "replicas": component.replicas,
+        "replicas": scaling.written(component.replicas, component.scaling),
         "limits": _limits(component.limits),
         "health": {
             "type": health.type,
@@ -71,7 +73,15 @@ def _written(component: Component) -> dict[str, Any]:
         "connections": [_connection(connection) for connection in component.connections],
         "ping": component.ping,
         "network": {"services": component.network.services},
+        **_task(component.task),
     }
+
+
+def _task(task: Task | None) -> dict[str, Any]:
+    if task is None:
+        return {}
+    found = {"concurrency": task.concurrency, "timeout": task.timeout, "retries": task.retries}
+    return found | ({"schedule": task.schedule} if task.schedule else {})
 
 
 def _limits(limits: Limits) -> dict[str, Any]:
