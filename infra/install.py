@@ -49,7 +49,8 @@ def check(config: Config) -> None:
     if config.loader not in ("auto", "bcc", "prebuilt"):
         raise InstallError(f"CYTOPLANE_LOADER is {config.loader}: it can be auto, bcc or prebuilt.")
     where = (config.control_url, config.node_name, config.agents_bind, config.agents_names)
-    for text in (*texts, *where, config.edge_interface, config.cluster_networks, config.underlay):
+    cluster = (config.check_image, config.cluster_networks, config.underlay)
+    for text in (*texts, *where, config.edge_interface, *cluster):
         if not text.isprintable() or '"' in text or "\\" in text:
             raise InstallError(f"The setting {text!r} holds characters that no setting may have.")
     try:
@@ -107,6 +108,7 @@ def write_config(config: Config) -> None:
         f'agents_bind = "{config.agents_bind}"',
         f'agents_names = "{config.agents_names}"',
         f"registry_port = {config.registry_port}",
+        f'check_image = "{config.check_image}"',
         f'cluster_networks = "{config.cluster_networks}"',
         f'underlay = "{config.underlay}"',
     ]
