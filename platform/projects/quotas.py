@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from django.db.models import Q
 
-from cells.specification import Specification
+from cells.specification import Component, Specification
 from controlplane.errors import CytoplaneError
 from projects.models import Cell, Project
 from tenants.models import Plan, Tenant
@@ -25,7 +25,7 @@ class Usage:
 
     def add(self, specification: Specification, scale: dict[str, int]) -> None:
         for name, component in specification.components.items():
-            replicas = int(scale.get(name, component.replicas))
+            replicas = component.number(scale.get(name))
             self.components += 1
             self.replicas += replicas
             self.memory += replicas * component.limits.memory
@@ -58,7 +58,26 @@ def usage(tenant: Tenant, without: Cell | None = None) -> Usage:
     total = Usage()
     for pk, specifications in meant.items():
         total.extend([_of(specification, cells[pk].scale) for specification in specifications])
+    for component in _running(tenant):
+        total.add_one(component)
     return total
+
+
+def _running(tenant: Tenant) -> Iterator[Component]:
+    """Components whose runs go on, one for each."""
+    from delivery.models import Run
+
+    rows = Run.objects.filter(workload__cell__project__tenant=tenant, state__in=Run.ACTIVE)
+    for name, document in rows.values_list("workload__component__name", "release__specification"):
+        yield Specification.from_dict(document).components[name]
+
+
+def check_run(cell: Cell, component: Component) -> None:
+    """Raise `quota` if the plan doesn't allow one more replica of the component for a while. As ``check``."""
+    tenant = Tenant.objects.select_for_update().select_related("plan").get(pk=cell.project.tenant_id)
+    total = usage(tenant)
+    total.add_one(component)
+    _within(tenant, total)
 
 
 def _of(specification: Specification, scale: dict[str, int]) -> Usage:

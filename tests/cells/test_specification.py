@@ -16,6 +16,7 @@ from cells.specification import (
     External,
     Health,
     Limits,
+    Scaling,
     Specification,
     SpecificationError,
     parse,
@@ -97,6 +98,14 @@ def test_every_key_arrives() -> None:
     )
 
 
+def test_replicas_may_be_a_range_that_load_decides_in() -> None:
+    found = component("{kind: web, replicas: {min: 2, max: 6, cpu: 70, requests: 12.5}}")
+    assert (found.replicas, found.scaling) == (2, Scaling(2, 6, 70, 12.5))
+    assert [found.number(scaled) for scaled in (None, 1, 4, 9)] == [2, 2, 4, 6]
+    alone = component("{kind: web, replicas: {max: 3, cpu: 50}}")
+    assert (alone.replicas, alone.scaling) == (1, Scaling(1, 3, cpu=50))
+
+
 def test_short_forms() -> None:
     found = read(
         "components: {web: {connections: [my-api]}, my-api: {endpoints: {http: 9000}}, task: {}}",
@@ -166,6 +175,18 @@ WRONG = {
     "components: {web: {replicas: true}}": ("components.web.replicas", "True"),
     "components: {web: {replicas: 1.5}}": ("components.web.replicas", "whole"),
     "components: {web: {replicas: .nan}}": ("components.web.replicas", "nan"),
+    "components: {web: {replicas: {max: 3}}}": ("components.web.replicas", "by what"),
+    "components: {web: {replicas: {cpu: 70}}}": ("components.web.replicas", "`max` is missing"),
+    "components: {web: {replicas: {min: 0, max: 3, cpu: 70}}}": ("components.web.replicas.min", "0"),
+    "components: {web: {replicas: {min: 4, max: 3, cpu: 70}}}": ("components.web.replicas.max", "4 to 50"),
+    "components: {web: {replicas: {max: 51, cpu: 70}}}": ("components.web.replicas.max", "51"),
+    "components: {web: {replicas: {max: 3, cpu: 91}}}": ("components.web.replicas.cpu", "5 to 90"),
+    "components: {web: {replicas: {max: 3, cpu: .nan}}}": ("components.web.replicas.cpu", "nan"),
+    "components: {web: {replicas: {max: 3, requests: 0}}}": ("components.web.replicas.requests", "0.1 to"),
+    "components: {web: {replicas: {max: 3, cpu: 50, memory: 1}}}": ("components.web.replicas", "`memory`"),
+    "components: {job: {path: api, command: x, replicas: {max: 3, requests: 5}}}": (
+        "components.job.replicas.requests", "gateway",
+    ),
     "components: {web: {limits: {memory: lots}}}": ("components.web.limits.memory", "lots"),
     "components: {web: {limits: {memory: 1}}}": ("components.web.limits.memory", "1"),
     "components: {web: {limits: {memory: " + "9" * 5000 + "Mi}}}": ("components.web.limits.memory", "999"),
@@ -304,6 +325,8 @@ _keys = st.sampled_from(
         "limits",
         "memory",
         "cpu",
+        "max",
+        "requests",
         "health",
     ]
     + ["type", "port", "endpoints", "http", "protocol", "visibility", "host", "callers", "connections", "to"]

@@ -28,7 +28,7 @@ components:
       - {external: {cidr: 203.0.113.0/24, port: 443}, as: BANK}
       - {external: {host: Shop.globex.localhost}, as: SHOP}
   api: {kind: service, path: api, command: run, health: {type: none}, endpoints: {http: 8000}}
-  docs: {kind: web, path: docs}
+  docs: {kind: web, path: docs, replicas: {min: 2, max: 4, cpu: 60, requests: 20}}
   task: {kind: worker, command: work}
 """
 #: Where a lie is put, and the lie.
@@ -46,6 +46,11 @@ LIES: list[tuple[tuple[Any, ...], Any]] = [
     (("components", "web", "replicas"), 1.5),
     (("components", "web", "replicas"), True),
     (("components", "web", "replicas"), "3"),
+    (("components", "docs", "replicas"), 3),
+    (("components", "docs", "scaling", "most"), 51),
+    (("components", "docs", "scaling", "least"), 0),
+    (("components", "docs", "scaling", "cpu"), 99),
+    (("components", "docs", "scaling", "requests"), float("inf")),
     (("components", "web", "builder"), "wizard"),
     (("components", "api", "command"), None),
     (("components", "web", "limits", "memory"), 10**6),
