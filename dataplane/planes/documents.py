@@ -13,6 +13,7 @@ from delivery.models import Replica
 from infra.config import Config
 
 __all__ = ["encode", "endpoints"]
+_NO_PROBE = {"type": "none", "port": 0, "path": "/", "interval": 2, "timeout": 2, "grace": 60}
 
 
 def endpoints(rows: Rows, config: Config) -> dict[int, list[dict[str, Any]]]:
@@ -32,7 +33,7 @@ def _endpoint(row: Replica, config: Config) -> dict[str, Any]:
     component = Specification.from_dict(row.release.specification).components[name]
     pair = addresses.workload(config, row.address_index)
     health = component.health
-    return {
+    entry = {
         "id": f"r{row.pk}",
         "number": row.address_index,
         "identity": row.workload.identity,
@@ -64,3 +65,12 @@ def _endpoint(row: Replica, config: Config) -> dict[str, Any]:
             "release": row.release.number,
         },
     }
+    if row.once is not None:
+        entry["process"] |= _once(row.once)
+    return entry
+
+
+def _once(once: dict[str, Any]) -> dict[str, Any]:
+    """What differs where a process is started once and ends. Words of its own are filled in when they are sent."""
+    found = {"restart": "never", "run": once["run"], "timeout": once["timeout"], "probe": _NO_PROBE}
+    return found | ({"command": None, "sealed": True} if once["own"] else {})

@@ -23,7 +23,7 @@ from projects.models import Cell, Component, Connection, Endpoint, Environment, 
 from tenants.models import Plan, Tenant
 
 M = TypeVar("M", bound=models.Model)
-RUNNING = ("run", "serve", "drain")
+RUNNING = ("run", "serve", "drain", "once")
 UNDERWAY = ("building", "starting", "switching", "draining")
 #: Cells in one question, where it is about all.
 _AT_ONCE = 200

@@ -25,7 +25,7 @@ from cells.boundary import model
 from cells.boundary.model import Topology
 from cells.boundary.plain import plain
 from dataplane.desired import joined
-from dataplane.planes import documents, node_addresses, units
+from dataplane.planes import commands, documents, node_addresses, units
 from dataplane.planes import topology as topologies
 from dataplane.planes.asking import ask
 from dataplane.planes.models import Plane, Snapshot, Unit
@@ -284,4 +284,5 @@ def fill(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for process in running:
         reference = process["environment"]
         process["environment"] = opened.get(reference["release"], {}).get(reference["component"], {})
+    commands.fill(process for process in running if process.get("restart") == "never")
     return parts

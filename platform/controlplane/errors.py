@@ -140,6 +140,16 @@ CATALOGUE: dict[str, Entry] = {
         "The cluster can't be used: {reason}.",
         "Correct the kubeconfig or the rights of its user and try again.",
     ),
+    "runs-full": Entry(
+        409,
+        "{limit} runs go on at once in {cell}, which is the most.",
+        "Wait for one to end, or cancel one: `cyto runs`.",
+    ),
+    "job-failed": Entry(
+        422,
+        "The job {component} failed: {reason}",
+        "Read its last lines above; what served still serves. Mend it and push again.",
+    ),
     "nothing-released": Entry(409, "Nothing has been released in {cell} yet.", "Push the project first."),
     # Ours.
     "unavailable": Entry(503, "A part of the platform is not reachable: {part}.", "Try again in a moment."),

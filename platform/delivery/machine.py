@@ -21,7 +21,7 @@ from controlplane.errors import CATALOGUE, CytoplaneError
 from dataplane.planes import actions as planes
 from dataplane.planes import snapshots
 from dataplane.planes.models import Plane
-from delivery import branches, environment, log, offline, publish, replicas
+from delivery import branches, environment, jobs, log, offline, publish, replicas, runs, schedules
 from delivery.models import Build, Deployment, DeploymentStep, Push, Release, Replica
 from projects import actions as projects
 from projects import hosts
@@ -253,6 +253,8 @@ def create_release(
 def _starting(deployment: Deployment) -> None:
     release, cell = deployment.release, deployment.cell
     assert release is not None
+    if not jobs.done(deployment, release):
+        return
     made = replicas.ensure(cell, release)
     if made:
         log.say(deployment, f"Starting {made} replica{'s' if made > 1 else ''} of v{release.number}")
@@ -331,6 +333,8 @@ def _switch(deployment: Deployment) -> None:
     cell.save(update_fields=["serving_release"])
     hosts.move(cell, Specification.from_dict(release.specification))
     hosts.give_back([cell.pk])
+    runs.stop_undeclared(cell, release)
+    schedules.follow(cell, release)
     deployment.awaited_generation = None
     _enter(deployment, State.SWITCHING, "switch")
     planes.touch(cell.environment.plane, [cell.number])
@@ -379,6 +383,7 @@ def _draining(deployment: Deployment) -> None:
 def fail(deployment: Deployment, error: CytoplaneError) -> None:
     """End a deployment that hasn't switched: what it started goes, what served still serves."""
     cell = deployment.cell
+    jobs.stop(deployment)
     if deployment.release_id:
         rows = list(
             Replica.objects.filter(release=deployment.release, wanted=Replica.Wanted.RUN).select_related(

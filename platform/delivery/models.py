@@ -160,13 +160,17 @@ class Build(models.Model):
 
 
 class Replica(models.Model):
-    """One running copy of a component. ``wanted`` is ours, ``phase`` is what the node reports."""
+    """One running copy of a component. ``wanted`` is ours, ``phase`` is what the node reports.
+
+    What is wanted ``once`` is a run's: it never serves, is started at most once and ends by itself.
+    """
 
     class Wanted(models.TextChoices):
         RUN = "run"
         SERVE = "serve"
         DRAIN = "drain"
         STOP = "stop"
+        ONCE = "once"
 
     class Phase(models.TextChoices):
         PENDING = "pending"
@@ -175,6 +179,9 @@ class Replica(models.Model):
         UNHEALTHY = "unhealthy"
         FAILED = "failed"
         STOPPED = "stopped"
+        #: Of what is wanted once: it ended by itself; it did, or didn't, and nobody can say how.
+        ENDED = "ended"
+        LOST = "lost"
 
     workload = models.ForeignKey("projects.Workload", on_delete=models.CASCADE, related_name="replicas")
     release = models.ForeignKey(Release, on_delete=models.CASCADE, related_name="replicas")
@@ -188,6 +195,8 @@ class Replica(models.Model):
     restarts = models.PositiveIntegerField(default=0)
     #: exit code, last lines, probe, reason; as reported.
     detail = models.JSONField(default=dict)
+    #: Of what is wanted once: ``run``, ``timeout`` in seconds, and whether the run has words of its own.
+    once = models.JSONField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -195,3 +204,81 @@ class Replica(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["plane", "address_index"], name="replica_address_used_once")
         ]
+
+
+class Run(models.Model):
+    """A component's process that runs once and ends, in a replica of its own that gets no traffic.
+
+    ``once`` is what somebody asked for, ``cron`` what a schedule did, ``job`` a part of a deployment.
+    The row outlives the replica; it ends exactly once.
+    """
+
+    class Kind(models.TextChoices):
+        ONCE = "once"
+        CRON = "cron"
+        JOB = "job"
+
+    class State(models.TextChoices):
+        STARTING = "starting"
+        RUNNING = "running"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+        TIMED_OUT = "timed-out"
+        CANCELLED = "cancelled"
+        #: Nobody can say how it ended.
+        LOST = "lost"
+        #: It was time for it, and it didn't begin; ``reason`` says why.
+        SKIPPED = "skipped"
+
+    ACTIVE = (State.STARTING, State.RUNNING)
+
+    workload = models.ForeignKey("projects.Workload", on_delete=models.CASCADE, related_name="runs")
+    release = models.ForeignKey(Release, on_delete=models.CASCADE, related_name="runs")
+    deployment = models.ForeignKey(Deployment, null=True, on_delete=models.SET_NULL, related_name="runs")
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.STARTING)
+    #: Sealed words, until it has ended: they may hold secrets. Empty: the component's own command.
+    command = models.BinaryField(default=bytes)
+    #: What may be shown of the words for ever: the first, and how many there are.
+    program = models.CharField(max_length=200, blank=True)
+    words = models.PositiveIntegerField(default=0)
+    #: Seconds from its start.
+    timeout = models.PositiveIntegerField()
+    #: The time of the schedule that it is for, and which try it is.
+    scheduled_for = models.DateTimeField(null=True)
+    attempt = models.PositiveSmallIntegerField(default=1)
+    created_by = models.CharField(max_length=254)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    exit_code = models.IntegerField(null=True)
+    reason = models.CharField(max_length=300, blank=True)
+    last_lines = models.JSONField(default=list)
+    #: While there is one; ``replica_number`` is what its lines are known by afterwards.
+    replica = models.OneToOneField(Replica, null=True, on_delete=models.SET_NULL, related_name="run")
+    replica_number = models.BigIntegerField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["workload", "-id"])]
+        constraints = [
+            # Two who look at the clock at once make one run.
+            models.UniqueConstraint(
+                fields=["workload", "scheduled_for", "attempt"],
+                condition=Q(scheduled_for__isnull=False),
+                name="run_scheduled_once",
+            ),
+            models.UniqueConstraint(
+                fields=["deployment", "workload", "attempt"],
+                condition=Q(deployment__isnull=False),
+                name="job_once_in_a_deployment",
+            ),
+        ]
+
+
+class Schedule(models.Model):
+    """When a component of kind cron runs next, as the serving release declares it."""
+
+    workload = models.OneToOneField("projects.Workload", on_delete=models.CASCADE, related_name="schedule")
+    expression = models.CharField(max_length=100)
+    next_at = models.DateTimeField(db_index=True)

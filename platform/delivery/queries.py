@@ -85,6 +85,7 @@ def releases(cell: Cell) -> QuerySet[Release]:
 def replicas(cell: Cell) -> QuerySet[Replica]:
     return (
         Replica.objects.filter(workload__cell=cell)
+        .exclude(wanted=Replica.Wanted.ONCE)
         .select_related("workload__component", "release")
         .order_by("workload__component__name", "number", "pk")
     )

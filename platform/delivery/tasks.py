@@ -7,7 +7,7 @@ from datetime import timedelta
 from django.utils import timezone
 
 from controlplane.celery import app
-from delivery import machine
+from delivery import machine, runs, schedules
 from delivery.git import repository, storage
 from delivery.models import Build, Deployment, Push
 from projects import hosts
@@ -22,6 +22,27 @@ def advance(deployment_id: int) -> None:
     state = machine.advance(deployment_id)
     if state == Deployment.State.DRAINING:
         advance.apply_async((deployment_id,), countdown=machine.DRAIN.total_seconds() + 0.1)
+
+
+@app.task(name="delivery.run")
+def run(run_id: int) -> None:
+    """Take a run's next steps."""
+    runs.advance(run_id)
+
+
+@app.task(name="delivery.strike")
+def strike(schedule_id: int) -> None:
+    """Make the run of a schedule whose time has come."""
+    schedules.strike(schedule_id)
+
+
+@app.task(name="delivery.clock")
+def clock() -> None:
+    """Look at the clock: schedules whose time has come, and runs whose wake-up may have been lost."""
+    for pk in schedules.due():
+        strike.apply_async((pk,))
+    for pk in runs.unfinished():
+        run.apply_async((pk,))
 
 
 @app.task(name="delivery.sweep")

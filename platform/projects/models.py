@@ -61,6 +61,8 @@ class Component(models.Model):
         WEB = "web"
         SERVICE = "service"
         WORKER = "worker"
+        CRON = "cron"
+        JOB = "job"
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="components")
     name = models.CharField(max_length=40)

@@ -31,6 +31,12 @@ class Usage:
             self.memory += replicas * component.limits.memory
             self.cpu += replicas * component.limits.cpu
 
+    def add_one(self, component: Component) -> None:
+        """A replica more."""
+        self.replicas += 1
+        self.memory += component.limits.memory
+        self.cpu += component.limits.cpu
+
     def extend(self, one_of: list[Usage]) -> None:
         """Add the most of each kind that one of several uses."""
         self.components += max(use.components for use in one_of)
@@ -95,13 +101,17 @@ def check(cell: Cell, specification: Specification, scale: dict[str, int]) -> No
     tenant = Tenant.objects.select_for_update().select_related("plan").get(pk=cell.project.tenant_id)
     total = usage(tenant, without=cell)
     total.add(specification, scale)
+    _within(tenant, total, *_network(specification, tenant.plan))
+
+
+def _within(tenant: Tenant, total: Usage, *more: tuple[str, float, float]) -> None:
     plan = tenant.plan
     for what, wanted, limit in (
         ("components", total.components, plan.components),
         ("replicas", total.replicas, plan.replicas),
         ("MiB of memory", total.memory, plan.memory_mib),
         ("CPU cores", round(total.cpu, 2), plan.cpu),
-        *_network(specification, plan),
+        *more,
     ):
         if wanted > limit:
             raise CytoplaneError("quota", tenant=tenant.slug, limit=limit, what=what, wanted=wanted)

@@ -1,0 +1,84 @@
+"""Components of kind job: they run once in each deployment of new code or configuration, before anything starts.
+
+One that fails, fails the deployment; what served still serves. Going back and scaling run none: what they
+bring has run them already.
+"""
+
+from __future__ import annotations
+
+from django.utils import timezone
+
+from cells.specification import Specification
+from controlplane.errors import CytoplaneError
+from delivery import log, runs
+from delivery.models import Deployment, DeploymentStep, Release, Run
+from projects.models import Cell
+
+#: Kinds of deployments that bring something for the first time here.
+FRESH = (Deployment.Kind.PUSH, Deployment.Kind.CONFIG, Deployment.Kind.PROMOTION)
+STEP = "jobs"
+
+
+def done(deployment: Deployment, release: Release) -> bool:
+    """Whether the release's jobs have ended well; those that haven't begun do. Raises `job-failed`."""
+    names = _names(release) if deployment.kind in FRESH else []
+    if not names:
+        return True
+    newest: dict[str, Run] = {}
+    for run in Run.objects.filter(deployment=deployment).select_related("workload__component").order_by("attempt"):
+        newest[run.workload.component.name] = run
+    for name in names:
+        if name not in newest:
+            _begin(deployment, release, name)
+    for name, run in newest.items():
+        if run.state not in (*Run.ACTIVE, Run.State.SUCCEEDED):
+            raise _failed(deployment, name, run)
+    if set(newest) != set(names) or any(run.state in Run.ACTIVE for run in newest.values()):
+        return False
+    _step_over(deployment)
+    return True
+
+
+def _names(release: Release) -> list[str]:
+    declared = Specification.from_dict(release.specification).components
+    return sorted(name for name, component in declared.items() if component.kind == "job")
+
+
+def _begin(deployment: Deployment, release: Release, name: str) -> None:
+    cell = (
+        Cell.objects.select_for_update(of=("self",))
+        .select_related("project__tenant", "environment__plane")
+        .get(pk=deployment.cell_id)
+    )
+    runs.begin(
+        cell, release, name, kind=Run.Kind.JOB, created_by=deployment.created_by, deployment=deployment
+    )
+    log.say(deployment, f"Running the job {name}")
+    step = deployment.steps.filter(ended_at=None).first()
+    if step is not None and step.name != STEP:
+        step.name = STEP
+        step.save(update_fields=["name"])
+
+
+def _step_over(deployment: Deployment) -> None:
+    """What starts now has its whole time."""
+    step = deployment.steps.filter(ended_at=None, name=STEP)
+    if step.update(ended_at=timezone.now(), ok=True):
+        deployment.state_since = timezone.now()
+        DeploymentStep.objects.create(deployment=deployment, name="start")
+        log.say(deployment, "The jobs are done")
+
+
+def _failed(deployment: Deployment, name: str, run: Run) -> CytoplaneError:
+    reason = run.reason or f"its process ended with code {run.exit_code}."
+    return CytoplaneError("job-failed", component=name, reason=reason)
+
+
+def stop(deployment: Deployment) -> None:
+    """The deployment fails: what still goes on of its jobs ends, and what they wrote last is told."""
+    for run in Run.objects.filter(deployment=deployment).select_related("workload__component"):
+        if run.state in Run.ACTIVE:
+            runs.stop(run, "Its deployment failed or was cancelled.")
+        elif run.state == Run.State.FAILED and run.last_lines:
+            log.say(deployment, f"Last lines of {run.workload.component.name}")
+            log.write(deployment, "".join(f"       {str(line)[:400]}\n" for line in run.last_lines[-30:]))

@@ -1,0 +1,154 @@
+"""Runs of components of kind cron, when it is time: one for each time, whoever looks at the clock.
+
+Times that passed while nobody looked are made up for by one run of the last of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from cells.specification import Specification, tasks
+from cells.specification.model import Task
+from controlplane.errors import CytoplaneError
+from delivery import runs
+from delivery.models import Release, Run, Schedule
+from projects.models import Cell, Workload
+
+log = logging.getLogger("cytoplane.delivery")
+#: As the audit log and runs call it.
+WHO = "schedule"
+
+
+def follow(cell: Cell, release: Release) -> None:
+    """The release's schedules are in force from now on. Call when it begins to serve."""
+    declared = Specification.from_dict(release.specification).components
+    crons = {name: c.task.schedule for name, c in declared.items() if c.task and c.task.schedule}
+    Schedule.objects.filter(workload__cell=cell).exclude(workload__component__name__in=crons).delete()
+    for workload in Workload.objects.filter(cell=cell, component__name__in=crons).select_related("component"):
+        expression = crons[workload.component.name]
+        known = Schedule.objects.filter(workload=workload).first()
+        if known is None or known.expression != expression:
+            next_at = tasks.following(expression, timezone.now())
+            Schedule.objects.update_or_create(
+                workload=workload, defaults={"expression": expression, "next_at": next_at}
+            )
+
+
+def due() -> list[int]:
+    """Schedules whose time has come."""
+    return list(Schedule.objects.filter(next_at__lte=timezone.now()).values_list("pk", flat=True))
+
+
+@transaction.atomic
+def strike(schedule_id: int) -> Run | None:
+    """The run of a schedule's last time; None if it isn't time, or somebody else was there first."""
+    row = Schedule.objects.select_for_update(skip_locked=True).filter(pk=schedule_id).first()
+    now = timezone.now()
+    if row is None or row.next_at > now:
+        return None
+    when = max(tasks.latest(row.expression, now), row.next_at)
+    row.next_at = tasks.following(row.expression, now)
+    row.save(update_fields=["next_at"])
+    cell = _locked(row.workload_id)
+    if cell is None or cell.serving_release is None:
+        return None
+    name = Workload.objects.select_related("component").get(pk=row.workload_id).component.name
+    declared = Specification.from_dict(cell.serving_release.specification).components.get(name)
+    if declared is None or declared.task is None:
+        return None
+    return _begin(cell, cell.serving_release, name, declared.task, when)
+
+
+def _locked(workload_id: int) -> Cell | None:
+    return (
+        Cell.objects.select_for_update(of=("self",))
+        .select_related("project__tenant", "environment__plane", "serving_release")
+        .filter(workloads=workload_id)
+        .first()
+    )
+
+
+def _begin(cell: Cell, release: Release, name: str, task: Task, when: datetime) -> Run | None:
+    """A run for a time of the schedule. What can't be now isn't made up for later: it is skipped, and says so."""
+    try:
+        with transaction.atomic():
+            _suspended(cell)
+            others = runs.active(cell).filter(workload__component__name=name, kind=Run.Kind.CRON)
+            for other in list(others) if task.concurrency == "replace" else ():
+                runs.stop(other, "It was time for the next one.")
+            if task.concurrency == "forbid" and (other := others.first()) is not None:
+                raise _Skipped(f"Run {other.pk} still went on.")
+            return runs.begin(
+                cell, release, name, kind=Run.Kind.CRON, created_by=WHO, scheduled_for=when
+            )
+    except IntegrityError:
+        return None  # there is one already
+    except _Skipped as skipped:
+        reason = str(skipped)
+    except CytoplaneError as error:
+        reason = error.message
+    return _skipped(cell, release, name, task, when, reason)
+
+
+class _Skipped(Exception):
+    """It is time, and it mustn't begin."""
+
+
+def _suspended(cell: Cell) -> None:
+    tenant = cell.project.tenant
+    if tenant.state == tenant.State.SUSPENDED:
+        raise CytoplaneError("tenant-suspended", tenant=tenant.slug)
+
+
+def _skipped(
+    cell: Cell, release: Release, name: str, task: Task, when: datetime, reason: str
+) -> Run | None:
+    run, made = Run.objects.get_or_create(
+        workload=Workload.objects.get(cell=cell, component__name=name),
+        scheduled_for=when,
+        attempt=1,
+        defaults={
+            "release": release,
+            "kind": Run.Kind.CRON,
+            "state": Run.State.SKIPPED,
+            "timeout": task.timeout,
+            "created_by": WHO,
+            "ended_at": timezone.now(),
+            "reason": reason[:300],
+        },
+    )
+    return run if made else None
+
+
+def again(run: Run) -> None:
+    """The next try of a run that failed, if its component has tries left. Call when it has ended."""
+    if run.kind == Run.Kind.ONCE:
+        return
+    declared = runs.component_of(run.release, run.workload.component.name).task
+    if declared is None or run.attempt > declared.retries:
+        return
+    if run.kind == Run.Kind.CRON and not Schedule.objects.filter(workload=run.workload).exists():
+        return
+    cell = _locked(run.workload_id)
+    assert cell is not None
+    release = run.release if run.kind == Run.Kind.JOB else cell.serving_release
+    if release is None:
+        return
+    try:
+        with transaction.atomic():
+            runs.begin(
+                cell,
+                release,
+                run.workload.component.name,
+                kind=run.kind,
+                created_by=run.created_by,
+                scheduled_for=run.scheduled_for,
+                deployment=run.deployment,
+                attempt=run.attempt + 1,
+            )
+    except (CytoplaneError, IntegrityError) as error:
+        log.warning("run %s isn't tried again: %s", run.pk, error)
