@@ -134,6 +134,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CELERY_BEAT_SCHEDULE = {
     "pulse": {"task": "controlplane.pulse", "schedule": 5.0},
     "deployments": {"task": "delivery.sweep", "schedule": 5.0},
+    "runs": {"task": "delivery.clock", "schedule": 5.0},
     "repositories": {"task": "delivery.pack_repositories", "schedule": 1800.0},
     "places": {"task": "provisioning.sweep", "schedule": 5.0},
     "planes": {"task": "planes.rebuild_all", "schedule": 30.0},

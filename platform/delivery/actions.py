@@ -304,7 +304,7 @@ def record_replica_reports(plane: Plane, reports: list[dict[str, Any]]) -> None:
         number, phase = replica_number(report.get("id")), report.get("phase")
         if number and isinstance(phase, str) and phase in _PHASES:
             by_id[number] = report
-    changed = set()
+    changed, once = set(), []
     for replica in Replica.objects.filter(pk__in=by_id, plane=plane):
         report = by_id[replica.pk]
         detail = _detail(report)
@@ -315,8 +315,12 @@ def record_replica_reports(plane: Plane, reports: list[dict[str, Any]]) -> None:
         if replica.phase != report["phase"]:
             replica.phase_since = timezone.now()
             changed.add(replica.release_id)
+        if replica.once:
+            once.append(replica.once["run"])
         replica.phase, replica.detail, replica.restarts = report["phase"], detail, restarts
         replica.save(update_fields=["phase", "phase_since", "detail", "restarts"])
+    for run in once:
+        tasks.run.enqueue(run)
     if changed:
         for pk in Deployment.objects.filter(release__in=changed, state=State.STARTING).values_list(
             "pk", flat=True
@@ -329,6 +333,8 @@ def _detail(report: dict[str, Any]) -> dict[str, Any]:
     detail: dict[str, Any] = {}
     if isinstance(report.get("exit_code"), int):
         detail["exit_code"] = report["exit_code"]
+    if report.get("timed_out") is True:
+        detail["timed_out"] = True
     if isinstance(report.get("reason"), str):
         detail["reason"] = report["reason"][:300].replace("\0", "")
     if isinstance(report.get("started_at"), int | float) and abs(report["started_at"]) < 2**40:
