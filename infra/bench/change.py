@@ -21,7 +21,7 @@ from infra.bench.report import show
 from infra.config import Config, load
 
 SIZES = (1, 100, 1_000)
-CHANGES = 100
+CHANGES = 400
 #: Seconds that a change may take, and that a plane gets to take up a thousand cells.
 _PATIENCE, FIRST = 20.0, 180.0
 _TCP, _EGRESS, _PORT, _ALLOW = 6, 0, 5432, 1
