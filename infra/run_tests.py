@@ -1,8 +1,8 @@
-"""Every test, in two halves side by side: ``python -m infra.run_tests``.
+"""Every test, in groups side by side: ``python -m infra.run_tests``.
 
-What loads kernel programs into one half, everything else into the other: each waits a good part of its
-time for what it started. A half has a database, a Redis and a network number of its own, as two runs on
-one machine would. Closes with a line that counts both.
+Each group waits a good part of its time for what it started, so that three keep two cores busy: what loads
+kernel programs; what needs a Kubernetes cluster; everything else. A group has a database, a Redis and a
+network number of its own, as several runs on one machine would. Closes with a line that counts all.
 """
 
 from __future__ import annotations
@@ -17,24 +17,43 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Folders of the first half; the second one has all others.
-KERNEL = ("bpf", "conformance", "dataplane")
+#: Group → beginnings of its files' paths under ``tests``. The longest that fits decides; one group has "",
+#: so that a new folder is in it. Within a group they are run in this order: what leaves an installation or
+#: a cluster at work for the rest of the run comes late.
+GROUPS = {
+    "kernel": ("bpf/", "dataplane/", "conformance/"),
+    "cluster": (
+        *("dataplane/drivers/", "dataplane/controller/", "infra/", "dataplane/agent/pods/"),
+        *("conformance/test_kubernetes.py", "cells/test_provisioning.py", "cells/test_workloads.py"),
+        "dataplane/planes/test_gateways.py",
+    ),
+    "platform": ("", "dataplane/planes/", "dataplane/registry/", "web/", "e2e/"),
+}
 #: Network numbers: a run takes its own and the second one after it.
 _NETS, _APART = 16, 4
 _print = threading.Lock()
 
 
-def halves() -> dict[str, list[str]]:
-    """Name → what pytest is given. New folders under ``tests`` are in the second half."""
-    found = sorted(
-        entry.name
-        for entry in (ROOT / "tests").iterdir()
-        if (entry.is_dir() and any(entry.rglob("test_*.py"))) or entry.name.startswith("test_")
-    )
-    return {
-        "kernel": [f"tests/{name}" for name in found if name in KERNEL],
-        "platform": [f"tests/{name}" for name in found if name not in KERNEL],
-    }
+def groups() -> dict[str, list[str]]:
+    """Name → the files that pytest is given."""
+    found: dict[str, list[tuple[int, str]]] = {name: [] for name in GROUPS}
+    tests = ROOT / "tests"
+    for file in sorted(tests.rglob("test_*.py")):
+        own = file.relative_to(tests).as_posix()
+        fitting = [
+            (len(beginning), name, position)
+            for name, beginnings in GROUPS.items()
+            for position, beginning in enumerate(beginnings)
+            if own.startswith(beginning)
+        ]
+        _, name, position = max(fitting)
+        found[name].append((position, f"tests/{own}"))
+    return {name: [path for _, path in sorted(files)] for name, files in found.items()}
+
+
+def numbers(net: int) -> dict[str, int]:
+    """Name → the group's network number in a run with this one."""
+    return {name: (net - _APART * position) % _NETS for position, name in enumerate(GROUPS)}
 
 
 def _follow(name: str, output: IO[str]) -> None:
@@ -46,12 +65,13 @@ def _follow(name: str, output: IO[str]) -> None:
 def run(parts: dict[str, list[str]], arguments: list[str], net: int) -> int:
     """Run the parts at once; 0 if all passed."""
     running = []
+    own = numbers(net)
     with tempfile.TemporaryDirectory() as folder:
-        for position, (name, paths) in enumerate(parts.items()):
+        for name, paths in parts.items():
             count = Path(folder) / name
             command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "--rootdir", ".", *paths]
             command += ["-p", "infra.count", f"--count-file={count}", *arguments]
-            environment = {**os.environ, "CYTOPLANE_TEST_NET": str((net - _APART * position) % _NETS)}
+            environment = {**os.environ, "CYTOPLANE_TEST_NET": str(own.get(name, net))}
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
@@ -81,7 +101,7 @@ def main() -> int:
     net = int(os.environ.get("CYTOPLANE_TEST_NET", "11"))
     # Who names files means those.
     named = any(argument.startswith("tests/") for argument in arguments)
-    return run({"tests": []} if named else halves(), arguments, net)
+    return run({"tests": []} if named else groups(), arguments, net)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Lint, then every test in two halves at once; closes with a line that counts them. The argument is the virtual environment.
+# Lint, then every test in groups at once; closes with a line that counts them. The argument is the virtual environment.
 set -eu
 cd "$(dirname "$0")/.."
 venv=$1
 build=
 if [ "$(id -u)" = 0 ]; then
-	# The first time on a machine this takes longer than all tests before those that need it: it goes on
-	# beside them. They wait for it, or find it in the cache.
-	nice infra/kubernetes/build.sh cluster >/dev/null &
+	# The first time on a machine this takes minutes, and the tests that need it take the longest: it goes on
+	# beside everything else, and they come last.
+	infra/kubernetes/build.sh cluster >/dev/null &
 	build=$!
 fi
 status=0

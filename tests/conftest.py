@@ -22,6 +22,22 @@ from tests.queue import Queue
 __all__ = ["pod_plane", "two_nodes", "unchained"]
 
 
+#: Fixtures in the order in which tests that use them are run, after all others: Kubernetes may still be
+#: being built meanwhile, and what such a fixture starts is at work to the end of the run.
+_LATE = ("live_installation", "cluster", "two_nodes")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a whole installation or a cluster comes last. Order within is kept."""
+
+    def rank(item: pytest.Item) -> int:
+        used = getattr(item, "fixturenames", ())
+        return max((place for place, name in enumerate(_LATE, 1) if name in used), default=0)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def installation() -> services.Services:
     """PostgreSQL and Redis of this run, and the keys that an installation makes for itself."""
