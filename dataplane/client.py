@@ -85,7 +85,8 @@ class ControlPlane:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """``node_id`` and ``plane_id`` as the control plane gave them."""
+        """``node_id``, ``plane_id`` and the node's ``enrolment`` (1 if it is missing) as the control plane
+        gave them."""
         return json.loads((self.folder / "identity.json").read_text())
 
     def _request_certificate(self) -> str:
@@ -139,11 +140,10 @@ class ControlPlane:
             file.unlink()
             return
         document = self._document(answer)
+        given = {key: document[key] for key in ("node_id", "plane_id", "enrolment") if key in document}
+        # First: a certificate stands for what is written here already.
+        write_private(self.folder / "identity.json", json.dumps(given).encode())
         self._keep({**document, "authority_pem": trusted})
-        write_private(
-            self.folder / "identity.json",
-            json.dumps({"node_id": document["node_id"], "plane_id": document["plane_id"]}).encode(),
-        )
         file.unlink()
 
     def _keep(self, document: dict[str, Any]) -> None:

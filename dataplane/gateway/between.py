@@ -35,6 +35,13 @@ _OWN = "own"
 _ELSEWHERE = "elsewhere"
 
 
+def name(plane_id: int, node_id: int, enrolment: int = 1) -> str:
+    """Of a node's gateway, as it stands in its certificate. Another one after each of its node's enrolments:
+    what the node had before opens nothing any more, its gateway's certificate included."""
+    own = f"cytoplane://plane/{plane_id}/gateway/{node_id}"
+    return own if enrolment == 1 else f"{own}/{enrolment}"
+
+
 def joined(
     document: dict[str, Any], own: str, nodes: Mapping[str, Sequence[str]], authority: str
 ) -> dict[str, Any]:

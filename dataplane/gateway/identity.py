@@ -38,7 +38,8 @@ class Identity:
             return False
 
     def renew_if_due(self) -> bool:
-        """Get a certificate if there is none or two thirds of its life are over; whether one was got.
+        """Get a certificate if there is none, it is of an earlier enrolment of the node, or two thirds of its
+        life are over; whether one was got.
 
         Raises ``Refused`` or an ``httpx.HTTPError``; the one before stays.
         """
@@ -62,8 +63,27 @@ class Identity:
             found = x509.load_pem_x509_certificate(chain.encode())
         except (OSError, ValueError, LookupError, TypeError):
             return True
+        if not self._current(found):
+            return True
         begin, end = found.not_valid_before_utc, found.not_valid_after_utc
         return datetime.now(UTC) >= begin + (end - begin) * RENEW_AFTER
+
+    def _current(self, found: x509.Certificate) -> bool:
+        """Whether it is of the node's present enrolment, as far as that is known."""
+        try:
+            own = self._control.identity
+            name = between.name(own["plane_id"], own["node_id"], own.get("enrolment", 1))
+        except (OSError, ValueError, LookupError, TypeError):
+            return True
+        return name in _names(found)
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return found.get_values_for_type(x509.UniformResourceIdentifier)
 
 
 def write(file: Path, certificate: str, key: str) -> None:

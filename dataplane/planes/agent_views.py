@@ -89,6 +89,7 @@ def enrol(request: HttpRequest) -> JsonResponse:
             "authority_pem": signer,
             "node_id": node.pk,
             "plane_id": node.plane_id,
+            "enrolment": node.enrolment,
         }
     )
 
@@ -172,6 +173,7 @@ def acknowledge(request: HttpRequest, node: Node) -> JsonResponse:
 @node_view(kind=_PLANES)
 def report(request: HttpRequest, node: Node) -> JsonResponse:
     """Health of the node, phases of its replicas, what the kernel saw, what processes wrote."""
+    from autoscaling import load
     from delivery.actions import record_replica_reports
     from telemetry.actions import record_flows, record_logs
 
@@ -179,6 +181,9 @@ def report(request: HttpRequest, node: Node) -> JsonResponse:
     # On a cluster the controller, or a worker, asks the API for phases; one node can't speak for others.
     if node.kind == node.plane.joins_as:
         record_replica_reports(node.plane, items(document, "replicas", 2000))
+    if node.kind == Node.Kind.AGENT:
+        # Whatever the engine, who counts is who is beside it: the node's agent.
+        load.record(node.plane, items(document, "load", 2000))
     record_flows(node.plane, items(document, "flows", MOST_ITEMS))
     record_logs(node.plane, items(document, "logs", MOST_ITEMS))
     # Last: a node whose reports can't be taken must look silent, not healthy.

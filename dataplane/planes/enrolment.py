@@ -105,9 +105,12 @@ def enrol(token: str, csr_pem: str, name: str, facts: dict) -> tuple[Node, str, 
         Plane.objects.select_for_update().get(pk=row.plane_id)
     if row.plane and row.kind == row.plane.joins_as:
         _only_one(row.plane, row.kind, name)
-    node, _ = Node.objects.update_or_create(
+    node, fresh = Node.objects.update_or_create(
         plane=row.plane, kind=row.kind, name=name, defaults={"facts": facts, "acknowledged": 0}
     )
+    if not fresh:
+        node.enrolment += 1
+        node.save(update_fields=["enrolment"])
     row.used_at = timezone.now()
     row.save(update_fields=["used_at"])
     node.certificates.filter(revoked_at=None).update(revoked_at=timezone.now())

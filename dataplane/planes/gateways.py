@@ -1,8 +1,8 @@
 """Certificates with which the gateways of a plane's nodes know each other, and whose are believed.
 
 They are others than the nodes' own: a gateway that was taken over can't ask the control plane for anything
-as its node. The plane is in the name, and desired state names who may take part: whoever is revoked is out
-with the next generation, without anybody having to ask.
+as its node. Plane and enrolment are in the name, and desired state names who may take part: who is revoked
+or enrols again is out with what it had from the next generation on, without anybody having to ask.
 """
 
 from __future__ import annotations
@@ -15,17 +15,13 @@ from django.views.decorators.http import require_POST
 
 from cells.boundary.incremental import PLATFORM
 from controlplane.errors import CytoplaneError
+from dataplane.gateway.between import name
 from dataplane.planes import actions, authority
 from dataplane.planes.identity import node_view
 from dataplane.planes.models import Node, Plane
 
 #: Long, so that nodes go on talking while the control plane is away; what ends it early is the list.
 LIFETIME = timedelta(days=90)
-
-
-def name(plane_id: int, node_id: int) -> str:
-    """Of a node's gateway, as it stands in its certificate."""
-    return f"cytoplane://plane/{plane_id}/gateway/{node_id}"
 
 
 def meet(plane: Plane) -> bool:
@@ -44,12 +40,14 @@ def peers(plane: Plane) -> list[str]:
     found = plane.nodes.filter(
         kind=Node.Kind.AGENT, certificates__revoked_at=None, certificates__isnull=False
     )
-    return [name(plane.pk, pk) for pk in found.order_by("pk").values_list("pk", flat=True).distinct()]
+    return [name(plane.pk, *which) for which in found.order_by("pk").values_list("pk", "enrolment").distinct()]
 
 
-def certificate(signer: authority.Authority, csr_pem: str, plane_id: int, node_id: int) -> str:
+def certificate(
+    signer: authority.Authority, csr_pem: str, plane_id: int, node_id: int, enrolment: int = 1
+) -> str:
     """PEM, for the key of a request. Raises ``ValueError`` for one that can't be taken."""
-    uri = x509.UniformResourceIdentifier(name(plane_id, node_id))
+    uri = x509.UniformResourceIdentifier(name(plane_id, node_id, enrolment))
     made = signer.sign_gateway(csr_pem, f"gateway of node {node_id}", uri, LIFETIME)
     return authority.pem(made)
 
@@ -63,7 +61,7 @@ def issue(request: HttpRequest, node: Node) -> JsonResponse:
     signer, csr = authority.Authority(), str(body(request).get("csr_pem", ""))
     assert node.plane_id is not None
     try:
-        made = certificate(signer, csr, node.plane_id, node.pk)
+        made = certificate(signer, csr, node.plane_id, node.pk, node.enrolment)
     except ValueError as error:
         raise CytoplaneError("invalid", field="csr_pem", message=f"{error}.") from error
     return JsonResponse({"certificate_pem": made, "authority_pem": signer.pem})

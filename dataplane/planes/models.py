@@ -63,6 +63,8 @@ class Node(models.Model):
     last_seen_at = models.DateTimeField(null=True)
     #: Generation that the node says it has applied.
     acknowledged = models.BigIntegerField(default=0)
+    #: How many times it has enrolled: what it was given before opens nothing any more.
+    enrolment = models.PositiveIntegerField(default=1, db_default=1)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

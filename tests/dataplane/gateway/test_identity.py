@@ -73,6 +73,20 @@ def test_what_cant_be_read_is_asked_for_again(own: Identity, damage: bytes) -> N
     assert certificate(own)
 
 
+def test_a_node_that_enrols_again_gets_another_one_for_its_gateway(own: Identity) -> None:
+    own.renew_if_due()
+    before = certificate(own)
+    node = Node.objects.get()
+    own._control.folder.joinpath("enrolment").write_text(enrolment.create_token(node.kind, node.plane))
+    own._control.enrol(node.name, {})
+    assert own.renew_if_due() and not own.renew_if_due()
+    node.refresh_from_db()
+    names = certificate(own).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    expected = gateways.name(node.plane_id or 0, node.pk, node.enrolment)
+    assert list(names) == [x509.UniformResourceIdentifier(expected)]
+    assert certificate(own).extensions != before.extensions
+
+
 def test_who_is_revoked_keeps_what_it_has_and_says_so(own: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
     assert own.keep()
     before = own.file.read_bytes()

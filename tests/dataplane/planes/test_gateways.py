@@ -52,6 +52,13 @@ def test_only_an_agent_gets_one_and_only_for_a_request_that_is_one(world: World,
     assert ask(node).status_code == 401
 
 
+def uri(answer: Any) -> str:
+    """The name in the certificate of an answer."""
+    made = x509.load_pem_x509_certificate(answer.json()["certificate_pem"].encode())
+    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return names.get_values_for_type(x509.UniformResourceIdentifier)[0]
+
+
 def told(plane: Plane) -> Any:
     snapshots.rebuild(plane.pk)
     return snapshots.whole(plane.pk).get("gateways")
@@ -80,6 +87,17 @@ def test_who_is_revoked_is_out_with_the_next_generation(
     assert told(cluster) == [gateways.name(cluster.pk, node.node.pk)]
     world.agent(cluster, "node2")
     assert len(told(cluster)) == 2
+
+
+def test_what_a_nodes_gateway_had_before_its_node_enrolled_again_is_out(
+    cluster: Plane, world: World, node: NodeClient
+) -> None:
+    earlier = uri(ask(node))
+    assert told(cluster) == [earlier]
+    again = world.agent(cluster, "node1")
+    assert again.node == node.node
+    later = uri(ask(again))
+    assert later != earlier and told(cluster) == [later]
 
 
 def test_a_machines_desired_state_names_nobody(world: World) -> None:
