@@ -208,3 +208,91 @@ for v4, v6, port in json.loads(%(targets)r):
     attempt("dccp %%s" %% v4, lambda: sequenced(v4, port, 33, 6))
 print(json.dumps(found))
 """
+
+#: Opens each target over TCP and UDP; says what happened.
+REACH = """
+import json, os, socket, struct, sys
+targets = json.loads(%(targets)r)
+found = {}
+def attempt(host, port, kind):
+    try:
+        information = socket.getaddrinfo(host, port, type=kind)[0]
+    except OSError as error:
+        return "unresolved"
+    with socket.socket(information[0], kind) as client:
+        client.settimeout(%(timeout)r)
+        try:
+            client.connect(information[4])
+            if kind == socket.SOCK_DGRAM:
+                client.send(b"\\x00\\x01\\x01\\x00\\x00\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x06health\\x00\\x00\\x01\\x00\\x01")
+                client.recv(512)
+            return "reached"
+        except OSError as error:
+            return type(error).__name__ + " " + str(error.errno)
+for host, port in targets:
+    found[f"{host}:{port}/tcp"] = attempt(host, port, socket.SOCK_STREAM)
+    found[f"{host}:{port}/udp"] = attempt(host, port, socket.SOCK_DGRAM)
+print(json.dumps(found))
+"""
+
+#: What a process may never get, whatever its user.
+RIGHTS = """
+import ctypes, json, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+found = {}
+def call(name, function):
+    try:
+        function()
+        found[name] = "allowed"
+    except (OSError, PermissionError) as error:
+        found[name] = "refused"
+def system(name, *arguments):
+    if libc.syscall(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), name)
+call("raw socket v4", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP))
+call("raw socket v6", lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_TCP))
+call("packet socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x0300))
+call("packet datagram", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0x0300))
+for name, flag in (("user", 0x10000000), ("network", 0x40000000), ("mount", 0x20000), ("pid", 0x20000000)):
+    call("new %s namespace" % name, lambda: system("unshare", 272, flag))
+call("clone into a namespace", lambda: system("clone", 56, 0x10000000 | 17, 0, 0, 0, 0))
+call("bpf", lambda: system("bpf", 321, 0, 0, 0))
+call("io_uring", lambda: system("io_uring_setup", 425, 8, 0))
+call("keyctl", lambda: system("keyctl", 250, 0, -1, 0))
+call("mount", lambda: system("mount", 165, b"x", b"/tmp", b"tmpfs", 0, 0))
+call("setns", lambda: system("setns", 308, 0, 0))
+call("ptrace", lambda: system("ptrace", 101, 16, 1, 0, 0))
+call("route added", lambda: system("ioctl", 16, socket.socket().fileno(), 0x890B, ctypes.create_string_buffer(120)))
+call("write to the root", lambda: open("/usr/evil", "w"))
+call("write to /sys", lambda: open("/sys/kernel/uevent_helper", "w"))
+call("write to sysctl", lambda: open("/proc/sys/net/ipv4/ip_forward", "w"))
+call("memory of the kernel", lambda: open("/proc/kcore", "rb").read(1))
+call("device", lambda: os.mknod("/tmp/device", 0o060600, os.makedev(254, 0)))
+call("transparent socket", lambda: socket.socket().setsockopt(socket.SOL_IP, 19, 1))
+call("mark on packets", lambda: socket.socket().setsockopt(socket.SOL_SOCKET, 36, 1))
+status = open("/proc/self/status").read()
+found["capabilities"] = "refused" if "CapBnd:\\t0000000000000000" in status and "CapEff:\\t0000000000000000" in status else "allowed"
+found["new privileges"] = "refused" if "NoNewPrivs:\\t1" in status else "allowed"
+found["seccomp"] = "refused" if "Seccomp:\\t2" in status else "allowed"
+print(json.dumps(found))
+"""
+
+#: Source addresses that aren't its own.
+FORGE = """
+import json, socket
+found = {}
+for family, source, target in json.loads(%(pairs)r):
+    name = source + " to " + target
+    try:
+        with socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setsockopt(socket.SOL_IP, 15, 1)  # IP_FREEBIND: bind to any address
+            if family == 6:
+                client.setsockopt(socket.IPPROTO_IPV6, 78, 1)
+            client.bind((source, 0))
+            client.settimeout(0.3)
+            client.sendto(b"forged", (target, 9000))
+            found[name] = "sent"
+    except OSError as error:
+        found[name] = type(error).__name__
+print(json.dumps(found))
+"""

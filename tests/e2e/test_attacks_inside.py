@@ -12,8 +12,7 @@ from dataplane import addresses
 from dataplane.agent import state
 from tests.e2e.attacker import Attacker
 from tests.e2e.installation import Installation
-from tests.e2e.scripts import RESOLVER, ROADS, SIGHT, SURFACE
-from tests.e2e.test_attacks import REACH
+from tests.e2e.scripts import REACH, RESOLVER, ROADS, SIGHT, SURFACE
 
 pytestmark = [pytest.mark.live, pytest.mark.root]
 both = pytest.mark.parametrize("root", [False, True], ids=["as its user", "as root"])
