@@ -140,7 +140,8 @@ def registry(config: Config) -> None:
         "http": {
             "net": "unix",
             "addr": str(config.registry_socket),
-            "host": f"https://localhost:{config.agents_port}",
+            # Where an upload goes on is told without a host: builders and nodes elsewhere dial another one.
+            "relativeurls": True,
         },
     }
     write(config.home / "registry.yml", json.dumps(settings), config, "-reg", 0o640)

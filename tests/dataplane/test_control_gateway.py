@@ -67,7 +67,7 @@ def trusting(agent: ControlPlane, *, certificate: bool = True) -> httpx.Client:
 
 def test_a_node_enrols_and_uses_its_token_up(config: Config, bare: Bare, agent: ControlPlane) -> None:
     row = Node.objects.get()
-    assert agent.identity == {"node_id": row.pk, "plane_id": bare.plane.pk}
+    assert agent.identity == {"node_id": row.pk, "plane_id": bare.plane.pk, "enrolment": 1}
     assert row.facts == {"cpus": 2}
     assert not (agent.folder / "enrolment").exists()
     for file in (agent.key, agent.certificate, agent.authority, agent.folder / "identity.json"):
@@ -369,6 +369,8 @@ def upload(builder: ControlPlane, repository: str) -> None:
     with trusting(builder) as client:
         begun = client.post(f"/v2/{repository}/blobs/uploads/")
         assert begun.status_code == 202, begun.text
+        # Whoever dialled another name than this machine's own goes on with that one.
+        assert begun.headers["location"].startswith(f"/v2/{repository}/blobs/uploads/")
         done = client.put(f"{begun.headers['location']}&digest={DIGEST}", content=LAYER)
         assert done.status_code == 201, done.text
 
