@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bpf import edge
+from dataplane import addresses
 from infra.config import Config
 
 log = logging.getLogger("cytoplane.agent")
@@ -91,9 +92,7 @@ class Guard:
         config, tables = self._config, self._tables
         self._deny(tables)
         tables.set_pace(edge.TCP, config.edge_connections)
-        tables.set_ports(
-            (port, edge.TCP) for port in (config.portal_port, config.apps_port, config.agents_port)
-        )
+        tables.set_ports((port, edge.TCP) for port in _ports(config))
         # Last: it begins with what is in force.
         mode = edge.attach(config, self._interface)
         if mode:
@@ -137,6 +136,12 @@ class Guard:
             "counters": counters,
             "offenders": offenders,
         }
+
+
+def _ports(config: Config) -> list[int]:
+    """What is open to others: the installation's own ports, on a cluster's node the one between gateways too."""
+    own = [config.portal_port, config.apps_port, config.agents_port]
+    return own + [addresses.GATEWAYS_PORT] * (config.engine == "kubernetes")
 
 
 def load(config: Config) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bpf import edge
+from dataplane.addresses import GATEWAYS_PORT
 from dataplane.agent.edge import Guard
 from infra.config import Config
 from tests.bpf.conftest import NET
@@ -68,6 +69,21 @@ def test_the_named_interface_is_guarded_with_the_list_of_desired_state(config: C
     assert report is not None
     assert (report["interface"], report["guarded"], report["denied"]) == (NAME, True, 2)
     assert (report["counters"]["denied"], report["offenders"]) == (0, [])
+
+
+def open_ports(config: Config) -> list[int]:
+    tables = edge.Tables(config)
+    try:
+        return sorted(edge._PORT.unpack(key)[0] for key in tables._maps["edge_ports"].keys())
+    finally:
+        tables.close()
+
+
+def test_the_port_between_gateways_is_guarded_where_there_are_several_nodes(config: Config) -> None:
+    Guard(config).refresh()
+    assert open_ports(config) == [22000, 22080, 22443]
+    Guard(replace(config, engine="kubernetes")).refresh()
+    assert open_ports(config) == [GATEWAYS_PORT, 22000, 22080, 22443]
 
 
 def test_another_agent_takes_over_without_a_gap(config: Config) -> None:
