@@ -19,7 +19,7 @@ from dataplane.agent.kernel import Kernel
 from dataplane.agent.logs import Tail
 from dataplane.agent.pods import adapt
 from dataplane.agent.pods.admission import Admission
-from dataplane.agent.pods.cluster import Cluster, ClusterError
+from dataplane.agent.pods.cluster import Cluster, ClusterError, internal_addresses
 from dataplane.agent.pods.local import Local
 from dataplane.agent.pods.logs import PodTail, folder
 from dataplane.agent.pods.others import Others
@@ -56,6 +56,8 @@ class Kubernetes:
         self._probed: dict[str, list[adapt.Entry]] = {}
         self._addresses: tuple[str, ...] = ()
         self._api: tuple[str, ...] = ()
+        #: By which the cluster tells this node from an earlier one of its name; "": not known.
+        self._uid = ""
         self._node_file = config.agent_dir / "node.json"
         #: Addresses between which nothing is rewritten; None: not known.
         self._platform: set[str] | None = None
@@ -97,10 +99,14 @@ class Kubernetes:
     def _look_at_node(self) -> None:
         """What the cluster knows of this node and itself; what was known before stays if it doesn't answer."""
         try:
-            found = tuple(str(ipaddress.ip_address(a)) for a in self.cluster.node_addresses(self.config.node))
-            if not found:
+            node = self.cluster.node(self.config.node)
+            if node is None:
                 raise ClusterError(f"the cluster knows no node {self.config.node}")
+            found = tuple(str(ipaddress.ip_address(a)) for a in internal_addresses(node))
+            if not found:
+                raise ClusterError(f"the cluster knows no address of node {self.config.node}")
             api = tuple(self.cluster.own_addresses())
+            self._uid = str(node["metadata"]["uid"])
             if (found, api) != (self._addresses, self._api):
                 self._addresses, self._api = found, api
                 text = json.dumps({"addresses": found, "api": api})
@@ -130,7 +136,7 @@ class Kubernetes:
         with self._publishing:
             document = self.said().document()
             if document != self._published:
-                self.cluster.publish(self.config.node, document)
+                self.cluster.publish(self.config.node, self._uid, document)
                 self._published = document
 
     def _floor(self, said: list[Said]) -> list[tuple[str, str]]:
@@ -258,7 +264,7 @@ class Kubernetes:
             try:
                 self.local.sweep(self.kernel)
                 self.local.settle(self.kernel, self.admission.wanted(), UNWANTED_SECONDS)
-                if time.monotonic() >= node_due or self._node_problem:
+                if time.monotonic() >= node_due or self._node_problem or self.others.unheard:
                     self._look_at_node()
                     node_due = time.monotonic() + NODE_SECONDS
                     self._published = None  # whoever took it away takes nothing

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from dataplane.cni.names import is_cell
 from infra.config import Config
 
 log = logging.getLogger("cytoplane.agent")
-#: The plugin waits for twenty seconds. A pod may come before the desired state that has it, and may have
-#: to wait until the tables are written.
+#: The plugin waits for twenty seconds. A pod may come before the desired state that has it or before the
+#: replica's earlier pod has ended, and may have to wait until the tables are written.
 STATE_SECONDS, FORCE_SECONDS = 8.0, 8.0
+#: How often is looked whether the earlier pod has ended.
+LOOK_SECONDS = 0.5
 #: Pods of one namespace that wait for desired state at a time: more would take the time of others' pods.
 WAITING = 4
 
@@ -115,13 +118,15 @@ class Admission:
     def _become(
         self, pod: dict[str, Any], replica: str, container: str, netns: str, ifname: str
     ) -> str | None:
-        endpoint = self._await_state(replica, pod["metadata"]["namespace"])
-        if endpoint is None:
-            return f"desired state has no {replica} here"
-        if why := verify.refusal(pod, endpoint, verify.images_of(self._config, endpoint)):
-            return why
-        if why := self._held(replica, pod["metadata"]["uid"]):
-            return why
+        namespace, end = pod["metadata"]["namespace"], time.monotonic() + STATE_SECONDS
+        with self._patience(namespace, end) as patience:
+            endpoint = self._await_state(replica, patience)
+            if endpoint is None:
+                return f"desired state has no {replica} here"
+            if why := verify.refusal(pod, endpoint, verify.images_of(self._config, endpoint)):
+                return why
+            if why := self._await_free(replica, pod["metadata"]["uid"], patience):
+                return why
         assert self.kernel is not None
         try:
             found = network.find_foreign(replica, Path(netns), ifname)
@@ -152,22 +157,38 @@ class Admission:
         log.info("%s is pod %s in %s with %s", replica, made.name, made.namespace, found.addresses)
         return None
 
-    def _await_state(self, replica: str, namespace: str) -> dict[str, Any] | None:
-        end = time.monotonic() + STATE_SECONDS
+    @contextlib.contextmanager
+    def _patience(self, namespace: str, end: float) -> Iterator[float]:
+        """Until when a pod may wait, on the monotonic clock: not at all with too many of its namespace's."""
         with self._change:
-            if self._waiting[namespace] < WAITING:
+            waits = self._waiting[namespace] < WAITING
+            if waits:
                 self._waiting[namespace] += 1
-                try:
-                    while replica not in self._wanted and (left := end - time.monotonic()) > 0:
-                        self._change.wait(left)
-                finally:
+        try:
+            yield end if waits else 0.0
+        finally:
+            if waits:
+                with self._change:
                     self._waiting[namespace] -= 1
                     self._waiting += Counter()  # without those at zero
+
+    def _await_state(self, replica: str, end: float) -> dict[str, Any] | None:
+        with self._change:
+            while replica not in self._wanted and (left := end - time.monotonic()) > 0:
+                self._change.wait(left)
             return self._wanted.get(replica)
 
+    def _await_free(self, replica: str, uid: str, end: float) -> str:
+        """As ``_held``, once its earlier pod has had the time to end."""
+        while why := self._held(replica, uid):
+            if time.monotonic() + LOOK_SECONDS > end:
+                break
+            time.sleep(LOOK_SECONDS)
+        return why
+
     def _held(self, replica: str, uid: str) -> str:
-        """Why the replica isn't free, as a sentence: it is one pod. A pod that is ending on a node that is
-        gone holds nothing; on this one it does as long as its network is there."""
+        """Why the replica isn't free, as a sentence: it is one pod. On this node one holds it as long as its
+        network is there; on another until it has ended, or is to end and its node isn't heard of any more."""
         own = self._local.get(replica)
         if own is not None and own.uid != uid and own.there():
             return f"{replica} is pod {own.name} still"
@@ -175,15 +196,18 @@ class Admission:
             other = said.pods.get(replica)
             if other is None or other.uid == uid:
                 continue
-            if self._lives(other.namespace, replica, other.uid):
+            if self._lives(other.namespace, replica, other.uid, said.node):
                 return f"{replica} is a pod on {said.node} still"
         return ""
 
-    def _lives(self, namespace: str, replica: str, uid: str) -> bool:
+    def _lives(self, namespace: str, replica: str, uid: str, node: str) -> bool:
         for pod in self._cluster.pods_of(namespace, replica):
             if pod["metadata"]["uid"] == uid:
-                ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-                return not ended and not pod["metadata"].get("deletionTimestamp")
+                if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+                    return False
+                # What is to end runs until its node has ended it. Of a node that is gone nobody will hear
+                # that: the cluster has waited for it before it made another pod.
+                return not pod["metadata"].get("deletionTimestamp") or self._cluster.ready(node)
         return False
 
     def _settle(self) -> str:

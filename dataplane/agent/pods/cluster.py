@@ -148,19 +148,33 @@ class Cluster:
             pass  # a name: its addresses are among the others
         return sorted(set(listed))
 
-    def node_addresses(self, name: str) -> list[str]:
-        """Addresses by which other nodes reach this one; none if the cluster doesn't know it."""
-        node = self._send("GET", f"/api/v1/nodes/{name}") or {"status": {}}
-        entries = node["status"].get("addresses") or []
-        return [entry["address"] for entry in entries if entry.get("type") == "InternalIP"]
+    def node(self, name: str) -> Object | None:
+        """A node as the cluster knows it; None if there is none of this name."""
+        return self._send("GET", f"/api/v1/nodes/{name}")
 
-    def publish(self, node: str, document: Object) -> None:
-        """Say what this node knows of its own pods, in place of what it said before."""
+    def ready(self, name: str) -> bool:
+        """Whether the cluster hears of a node and it is well."""
+        return any(
+            each.get("type") == "Ready" and each.get("status") == "True"
+            for each in ((self.node(name) or {}).get("status") or {}).get("conditions") or []
+        )
+
+    def publish(self, node: str, uid: str, document: Object) -> None:
+        """Say what this node knows of its own pods, in place of what it said before.
+
+        ``uid`` is the cluster's of the node: what a node said goes with it.
+        """
         name = f"placements-{node}"
+        owner = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}
         whole = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": name, "namespace": NAMESPACE, "labels": {LABEL: "true"}},
+            "metadata": {
+                "name": name,
+                "namespace": NAMESPACE,
+                "labels": {LABEL: "true"},
+                **({"ownerReferences": [owner]} if uid else {}),
+            },
             "data": {KEY: json.dumps(document, sort_keys=True)},
         }
         self._send(
@@ -206,6 +220,12 @@ class Cluster:
                     yield from _event(line)
         except (httpx.HTTPError, OSError) as error:
             raise ClusterError(f"watching placements ended ({type(error).__name__})") from None
+
+
+def internal_addresses(node: Object) -> list[str]:
+    """Addresses by which other nodes reach this one."""
+    entries = (node.get("status") or {}).get("addresses") or []
+    return [entry["address"] for entry in entries if entry.get("type") == "InternalIP"]
 
 
 def _event(line: str) -> Iterator[tuple[str, str | None, str]]:

@@ -33,6 +33,12 @@ class Others:
         with self._lock:
             return list(self._said.values())
 
+    @property
+    def unheard(self) -> bool:
+        """Whether what this node itself has published isn't there, as far as is known."""
+        with self._lock:
+            return not self.problem and f"placements-{self._own}" not in self._texts
+
     def start(self) -> None:
         threading.Thread(target=self._run, name="placements", daemon=True).start()
 

@@ -36,6 +36,7 @@ from infra.cluster.settings import NODES
 from infra.config import Config
 from infra.kubernetes import binaries
 from tests.cluster import TwoNodes, until
+from tests.dataplane.agent.pods.shapes import confined
 
 #: A node's own state directory, as the node sees it.
 HOME = Path("/var/lib/cytoplane")
@@ -337,7 +338,8 @@ class PodPlane:
         metadata = {"name": name, "labels": {LABEL: replica} if replica else {}}
         with self.two_nodes.client() as client:
             path = f"/api/v1/namespaces/{namespace}/pods"
-            client.create(path, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": whole})
+            made = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": confined(whole)}
+            client.create(path, made)
         return name
 
     def delete(self, namespace: str, name: str) -> None:
@@ -474,9 +476,7 @@ def pod_plane(two_nodes: TwoNodes) -> Iterator[PodPlane]:
 @pytest.fixture
 def unchained(two_nodes: TwoNodes) -> Iterator[None]:
     """Pods of cells start without an agent's word, also where a plane of this run has its agents."""
-    folders = [
-        Path(f"/proc/{holder(two_nodes.cluster, f'node{node}')}/root/etc/cni/net.d") for node in NODES
-    ]
+    folders = [Path(f"/proc/{holder(two_nodes.cluster, f'node{node}')}/root/etc/cni/net.d") for node in NODES]
     removed = [folder for folder in folders if chain.remove(folder)]
     time.sleep(1 if removed else 0)  # The runtime reads its folder again when that changes.
     yield

@@ -17,6 +17,7 @@ from dataplane.agent.pods.cluster import ClusterError
 from dataplane.agent.pods.local import Local
 from dataplane.agent.pods.placements import Placement, Said
 from infra.config import Config
+from tests.dataplane.agent.pods.shapes import confined
 from tests.dataplane.agent.pods.test_local import Kernel
 
 PLACE = "cell-7-0123abcd"
@@ -28,6 +29,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.pods: dict[tuple[str, str], dict[str, Any]] = {}
+        self.silent: set[str] = set()
         self.away = False
 
     def add(
@@ -40,7 +42,7 @@ class Cluster:
             "uid": uid or f"u-{name}",
             "labels": labels,
         }
-        whole = {"nodeName": node, "containers": [{"name": "app", "image": IMAGE}], **spec}
+        whole = confined({"nodeName": node, "containers": [{"name": "app", "image": IMAGE}], **spec})
         self.pods[PLACE, name] = made = {"metadata": metadata, "spec": whole, "status": {"phase": "Pending"}}
         return made
 
@@ -48,6 +50,9 @@ class Cluster:
         if self.away:
             raise ClusterError("the cluster's API server doesn't answer")
         return self.pods.get((namespace, name))
+
+    def ready(self, node: str) -> bool:
+        return node not in self.silent
 
     def pods_of(self, namespace: str, replica: str) -> list[dict[str, Any]]:
         return [
@@ -246,9 +251,35 @@ def test_a_replica_is_one_pod_of_the_plane(desk: Desk) -> None:
     placement = Placement("node2", "u-old", PLACE, "10.112.130.5", "")
     desk.others.all = [Said("node2", ("10.112.1.12",), {"r1": placement})]
     assert desk.ask("new") == "r1 is a pod on node2 still"
-    # It ends, as on a node that is lost: it holds nothing any more.
+    # It is to end and its node lives: it still runs.
     old["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert desk.ask("new") == "r1 is a pod on node2 still"
+    # Its node is lost: nobody will say that it has ended.
+    desk.cluster.silent.add("node2")
     assert desk.ask("new") is None
+
+
+def test_a_pod_that_is_not_to_end_holds_its_replica_on_a_silent_node_too(desk: Desk) -> None:
+    desk.desire("r1")
+    desk.cluster.add("new", "r1")
+    desk.cluster.add("old", "r1", uid="u-old", node="node2")
+    placement = Placement("node2", "u-old", PLACE, "10.112.130.5", "")
+    desk.others.all = [Said("node2", ("10.112.1.12",), {"r1": placement})]
+    desk.cluster.silent.add("node2")
+    assert desk.ask("new") == "r1 is a pod on node2 still"
+
+
+def test_a_pod_waits_for_the_replicas_earlier_one_to_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STATE_SECONDS", 20.0)
+    desk.desire("r1")
+    desk.cluster.add("new", "r1")
+    old = desk.cluster.add("old", "r1", uid="u-old", node="node2")
+    old["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    placement = Placement("node2", "u-old", PLACE, "10.112.130.5", "")
+    desk.others.all = [Said("node2", ("10.112.1.12",), {"r1": placement})]
+    threading.Timer(0.2, lambda: desk.cluster.pods.pop((PLACE, "old"))).start()
+    assert desk.ask("new") is None
+    assert not desk.admission._waiting
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])

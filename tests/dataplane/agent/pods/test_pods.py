@@ -14,7 +14,9 @@ import pytest
 
 from cells.boundary import Topology, model
 from dataplane import addresses
+from dataplane.agent.pods.cluster import NAMESPACE
 from dataplane.agent.pods.logs import PodTail
+from infra.cluster.images import BUSYBOX
 from tests.cluster import LONGEST, until
 from tests.dataplane.agent.pods.plane import PodPlane
 
@@ -213,6 +215,9 @@ def test_a_pod_that_claims_what_it_is_not_gets_no_network(stage: Stage) -> None:
     plane.create(CELL, "", 1, name="nobody")
     plane.create(CELL, "r77", 1, name="unknown")
     plane.create(CELL, "r5", 1, name="rooted", hostPID=True)
+    # The cluster has no Pod Security that would have refused it.
+    root = {"name": "app", "image": BUSYBOX, "command": ["sleep", "9"], "securityContext": {"runAsUser": 0}}
+    plane.create(CELL, "r5", 1, name="superuser", containers=[root])
     image = {"name": "app", "image": "cytoplane.dev/pause:1", "command": ["/pause"]}
     plane.create(CELL, "r5", 2, name="swapped", containers=[image])
     expected = {
@@ -221,6 +226,7 @@ def test_a_pod_that_claims_what_it_is_not_gets_no_network(stage: Stage) -> None:
         (CELL, "nobody"): "the pod says no replica",
         (CELL, "unknown"): "desired state has no r77 here",
         (CELL, "rooted"): "a cell's pod can't have hostPID",
+        (CELL, "superuser"): "container app runs as root",
         (CELL, "swapped"): "desired state doesn't name the image of container app for r5",
     }
     for (namespace, name), sentence in expected.items():
@@ -347,3 +353,12 @@ def test_nodes_are_content_apart_from_the_gateway_that_nobody_started(stage: Sta
             == [str(a.ip) for a in stage.plane.cluster.node(number)][: len(document["addresses"])]
         )
     assert time.time() - min(p["since"] for d in said.values() for p in d["pods"].values()) > 0
+
+
+def test_what_a_node_has_said_goes_with_the_node(stage: Stage) -> None:
+    with stage.plane.two_nodes.client() as client:
+        for node in ("node1", "node2"):
+            uid = client.document(f"/api/v1/nodes/{node}")["metadata"]["uid"]
+            placements = client.document(f"/api/v1/namespaces/{NAMESPACE}/configmaps/placements-{node}")
+            (owner,) = placements["metadata"]["ownerReferences"]
+            assert (owner["kind"], owner["name"], owner["uid"]) == ("Node", node, uid)

@@ -10,6 +10,7 @@ import pytest
 
 from dataplane.agent.pods.verify import images_of, refusal, replica_of
 from infra.config import Config
+from tests.dataplane.agent.pods.shapes import CONFINED, USER
 
 PLACE = "cell-7-0123abcd"
 IMAGE = "t1/p2@sha256:" + "a" * 64
@@ -31,8 +32,9 @@ def pod(**spec: Any) -> dict[str, Any]:
             "labels": {"cytoplane.dev/replica": "r1"},
         },
         "spec": {
-            "initContainers": [{"name": "check", "image": CHECK}],
-            "containers": [{"name": "app", "image": NAMED}],
+            "securityContext": dict(USER),
+            "initContainers": [{"name": "check", "image": CHECK, "securityContext": dict(CONFINED)}],
+            "containers": [{"name": "app", "image": NAMED, "securityContext": dict(CONFINED)}],
             "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "env", "secret": {"secretName": "env"}}],
             **spec,
         },
@@ -105,17 +107,114 @@ def test_the_nodes_namespaces_are_refused(field: str) -> None:
 @pytest.mark.parametrize("kind", ["containers", "initContainers"])
 def test_what_reaches_around_the_network_is_refused(kind: str, more: dict[str, Any]) -> None:
     given = pod()
-    given["spec"][kind][0] |= more
-    assert why(given).startswith(f"container {given['spec'][kind][0]['name']} ")
+    container = given["spec"][kind][0]
+    container |= {**more, "securityContext": {**CONFINED, **more.get("securityContext", {})}}
+    assert why(given).startswith(f"container {container['name']} ")
 
 
 def test_what_restricts_a_container_is_fine() -> None:
     given = pod()
     given["spec"]["containers"][0] |= {
-        "securityContext": {"capabilities": {"drop": ["ALL"]}, "privileged": False, "procMount": "Default"},
+        "securityContext": {**CONFINED, "procMount": "Default", "runAsUser": 1001},
         "ports": [{"containerPort": 80}],
+        "readinessProbe": {"httpGet": {"path": "/", "port": 80}},
     }
     assert why(given) == ""
+    # What holds for the whole pod needn't be said again.
+    for container in (*given["spec"]["containers"], *given["spec"]["initContainers"]):
+        for field in ("runAsNonRoot", "seccompProfile", "runAsUser"):
+            container["securityContext"].pop(field, None)
+    assert why(given) == ""
+
+
+@pytest.mark.parametrize(
+    ("different", "sentence"),
+    [
+        ({"runAsNonRoot": False}, "may run as root"),
+        ({"runAsUser": 0}, "runs as root"),
+        ({"allowPrivilegeEscalation": True}, "doesn't forbid privilege escalation"),
+        ({"allowPrivilegeEscalation": None}, "doesn't forbid privilege escalation"),
+        ({"capabilities": {"drop": ["NET_RAW"]}}, "doesn't drop all capabilities"),
+        ({"capabilities": None}, "doesn't drop all capabilities"),
+        ({"seccompProfile": {"type": "Unconfined"}}, "hasn't the runtime's seccomp profile"),
+        (
+            {"seccompProfile": {"type": "Localhost", "localhostProfile": "a.json"}},
+            "hasn't the runtime's seccomp profile",
+        ),
+        ({"appArmorProfile": {"type": "Unconfined"}}, "has another AppArmor profile"),
+        ({"seLinuxOptions": {"type": "spc_t"}}, "has an SELinux label of its own"),
+        ({"seLinuxOptions": {"user": "system_u"}}, "has an SELinux label of its own"),
+        ({"windowsOptions": {"hostProcess": True}}, "is a process of the node"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["containers", "initContainers", "ephemeralContainers"])
+def test_what_pod_security_calls_unrestricted_is_refused(
+    kind: str, different: dict[str, Any], sentence: str
+) -> None:
+    given = pod()
+    extra = {"name": "extra", "image": NAMED, "securityContext": {**CONFINED, **different}}
+    given["spec"][kind] = [*given["spec"].get(kind, []), extra]
+    assert why(given).startswith(f"container extra {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("different", "sentence"),
+    [
+        ({"runAsNonRoot": None}, "container check may run as root"),
+        ({"runAsUser": 0}, "container check runs as root"),
+        ({"seccompProfile": None}, "container check hasn't the runtime's seccomp profile"),
+        ({"appArmorProfile": {"type": "Unconfined"}}, "container check has another AppArmor profile"),
+        (
+            {"sysctls": [{"name": "net.ipv4.ping_group_range", "value": "0 1"}]},
+            "a cell's pod can't set sysctls",
+        ),
+    ],
+)
+def test_what_a_whole_pod_says_counts_where_its_containers_say_nothing(
+    different: dict[str, Any], sentence: str
+) -> None:
+    given = pod(securityContext={**USER, **different})
+    for container in (*given["spec"]["containers"], *given["spec"]["initContainers"]):
+        container["securityContext"] = {
+            key: value for key, value in CONFINED.items() if key not in ("runAsNonRoot", "seccompProfile")
+        }
+    assert why(given).startswith(sentence)
+
+
+def test_a_pod_that_says_nothing_of_its_rights_is_refused() -> None:
+    assert why(
+        pod(securityContext=None, containers=[{"name": "app", "image": NAMED}], initContainers=[])
+    ) == ("container app may run as root (runAsNonRoot: true is missing)")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        ("container.seccomp.security.alpha.kubernetes.io/app", "unconfined"),
+        ("seccomp.security.alpha.kubernetes.io/pod", "localhost/a.json"),
+        ("container.apparmor.security.beta.kubernetes.io/app", "unconfined"),
+    ],
+)
+def test_a_profile_in_an_annotation_is_the_runtimes_or_none(annotation: str, value: str) -> None:
+    given = pod()
+    given["metadata"]["annotations"] = {annotation: value}
+    assert f"the annotation {annotation}" in why(given)
+    given["metadata"]["annotations"] = {annotation: "runtime/default", "somebody.example/else": "unconfined"}
+    assert why(given) == ""
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"livenessProbe": {"httpGet": {"host": "169.254.169.254", "port": 80}}},
+        {"readinessProbe": {"tcpSocket": {"host": "10.0.0.1", "port": 22}}},
+        {"lifecycle": {"postStart": {"httpGet": {"host": "127.0.0.1", "port": 10255}}}},
+    ],
+)
+def test_a_pod_that_has_the_node_ask_others_is_refused(more: dict[str, Any]) -> None:
+    given = pod()
+    given["spec"]["containers"][0] |= more
+    assert why(given) == "container app has the node ask another host than the pod"
 
 
 @pytest.mark.parametrize("kind", ["hostPath", "nfs", "csi", "iscsi", "flexVolume", "somethingNew"])
