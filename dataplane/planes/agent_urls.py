@@ -17,6 +17,7 @@ urlpatterns = [
     path("agent/desired", agent_views.desired),
     path("agent/acknowledge", agent_views.acknowledge),
     path("agent/report", agent_views.report),
+    path("agent/sessions", include("execution.agent_urls")),
     path("builder/", include("delivery.builder_urls")),
     re_path(r"^authz/(?P<rest>.*)$", agent_views.authorise_image),
 ]

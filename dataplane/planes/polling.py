@@ -31,12 +31,16 @@ async def query(function: Callable[..., T], *arguments: Any) -> T:
 
 
 async def answer(
-    channel: str, seconds: float, function: Callable[..., T | None], *arguments: Any
+    channel: str,
+    seconds: float,
+    function: Callable[..., T | None],
+    *arguments: Any,
+    unwoken: float = _UNWOKEN,
 ) -> T | None:
     """What ``function`` gives once it isn't None; None when ``seconds`` are over.
 
     A message on ``channel`` shortens the wait. Redis does no more than that: without it the database is
-    looked at now and then.
+    looked at now and then. ``unwoken``: seconds after which it is looked at without a message.
     """
     until = time.monotonic() + seconds
     client = redis.asyncio.Redis.from_url(settings.REDIS_URL)
@@ -50,7 +54,7 @@ async def answer(
             if found is not None or left <= 0:
                 return found
             try:
-                await wake.get_message(ignore_subscribe_messages=True, timeout=min(left, _UNWOKEN))
+                await wake.get_message(ignore_subscribe_messages=True, timeout=min(left, unwoken))
             except redis.RedisError:
                 await asyncio.sleep(min(left, _WITHOUT_REDIS))
     finally:

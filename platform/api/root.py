@@ -14,6 +14,7 @@ from api.document import complete
 from controlplane.errors import CytoplaneError
 from dataplane.planes.api import router as planes
 from delivery.api import router as delivery
+from execution.api import router as execution
 from projects.api import router as projects
 from telemetry.api import router as telemetry
 from tenants.api import public as sign_in
@@ -47,6 +48,7 @@ api.add_router("", tenants, tags=["tenants"])
 api.add_router("", projects, tags=["projects"])
 api.add_router("", delivery, tags=["delivery"])
 api.add_router("", telemetry, tags=["telemetry"])
+api.add_router("", execution, tags=["sessions"])
 api.add_router("", planes, tags=["planes"])
 
 

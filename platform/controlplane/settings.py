@@ -48,6 +48,7 @@ INSTALLED_APPS = [
     "projects",
     "delivery",
     "telemetry",
+    "execution",
     "dataplane.planes",
     "cells.provisioning",
     "api",
@@ -139,6 +140,7 @@ CELERY_BEAT_SCHEDULE = {
     "places": {"task": "provisioning.sweep", "schedule": 5.0},
     "planes": {"task": "planes.rebuild_all", "schedule": 30.0},
     "telemetry": {"task": "telemetry.prune", "schedule": 600.0},
+    "sessions": {"task": "execution.sweep", "schedule": 15.0},
 }
 CELERY_BROKER_URL = (
     REDIS_URL.replace("unix://", "redis+socket://") if REDIS_URL.startswith("unix") else REDIS_URL

@@ -337,6 +337,8 @@ def _detail(report: dict[str, Any]) -> dict[str, Any]:
         detail["timed_out"] = True
     if isinstance(report.get("reason"), str):
         detail["reason"] = report["reason"][:300].replace("\0", "")
+    if isinstance(report.get("node"), str):
+        detail["node"] = report["node"][:80].replace("\0", "")
     if isinstance(report.get("started_at"), int | float) and abs(report["started_at"]) < 2**40:
         detail["started_at"] = report["started_at"]
     if isinstance(report.get("last_lines"), list):

@@ -25,6 +25,7 @@ ACTIONS: dict[str, tuple[frozenset[str], str]] = {
     "deploy": (_WRITERS, "deploy"),
     "configure": (_WRITERS, "deploy"),
     "scale": (_WRITERS, "deploy"),
+    "run commands": (_WRITERS, "deploy"),
     "create project": (_WRITERS, "manage"),
     "destroy project": (_ADMINS, "manage"),
     "manage environments": (_ADMINS, "manage"),

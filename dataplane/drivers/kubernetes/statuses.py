@@ -76,6 +76,9 @@ class _Replica:
         started = _moment(((self._container.get("state") or {}).get("running") or {}).get("startedAt"))
         if started:
             known["started_at"] = started.timestamp()
+        node = ((self._pod or {}).get("spec") or {}).get("nodeName")
+        if node:
+            known["node"] = node
         return known | {key: value for key, value in seen.items() if value not in ("", [], None)}
 
     def _seen(self, before: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from django.contrib.auth.hashers import make_password
 
 from dataplane.planes.models import DeniedNetwork, Plane
 from delivery.models import Deployment
+from execution import actions as execution
 from tenants import tokens
 from tenants.models import User
 from tests import factories
@@ -92,6 +93,13 @@ TABLE: dict[str, Operation] = {
     "list_logs": READ,
     "why": Operation(READERS, "read", query="source=web&destination=api"),
     "learn": READ,
+    "open_session": Operation(WRITERS, "deploy", {"component": "web", "command": ["id"]}),
+    "list_sessions": READ,
+    "get_session": Operation(READERS, "read", path={"number": "{session}"}),
+    # Only for the developer who opened it.
+    "session_input": Operation("UF.NNNNS", "deploy", {"number": 1, "data": "bHM="}, path={"number": "{session}"}),
+    "session_output": Operation("UF.NNNNS", "deploy", path={"number": "{session}"}),
+    "end_session": Operation(WRITERS, "deploy", path={"number": "{session}"}),
     "list_planes": Operation(ANYBODY),
     # `mine` is acme's, `shared` nobody's.
     "create_plane": Operation("UFFF.N.S", body={"name": "own", "engine": "machine", "owner": "acme"}),
@@ -135,6 +143,9 @@ class Stage:
         waiting = world.push(world.cell(project, "staging"))
         Plane.objects.create(name="mine", engine=Plane.Engine.MACHINE, owner=world.acme)
         DeniedNetwork.objects.create(network="198.51.100.7/32", reason="floods", created_by="somebody")
+        session = execution.open_session(
+            acting_user=world.actor("developer"), cell=self.cell, component="web", command=["id"]
+        )
         # Hashing is slow by intention: once is enough for everybody.
         User.objects.update(password=make_password(factories.PASSWORD))
         self.values = {
@@ -145,6 +156,7 @@ class Stage:
             "email": world.person("viewer").email,
             "failed": str(failed.pk),
             "waiting": str(waiting.pk),
+            "session": str(session.pk),
             "node": str(world.agent().node.pk),
             "token": str(tokens.issue(world.person("owner"), name="t", scopes=["read"], days=1)[0].pk),
         }

@@ -18,6 +18,7 @@ TABLE = {
     "deploy": ("OAD", "deploy"),
     "configure": ("OAD", "deploy"),
     "scale": ("OAD", "deploy"),
+    "run commands": ("OAD", "deploy"),
     "create project": ("OAD", "manage"),
     "destroy project": ("OA", "manage"),
     "manage environments": ("OA", "manage"),
