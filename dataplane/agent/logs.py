@@ -56,6 +56,13 @@ class Tail:
         self.replica, self.file, self.place = replica, file, place
         self._partial: dict[str, str] = {}
 
+    def behind(self) -> bool:
+        """Whether there is more to read."""
+        with contextlib.suppress(OSError):
+            status = self.file.stat()
+            return (status.st_ino, status.st_size) != self.place
+        return False
+
     def read(self) -> list[dict[str, Any]]:
         """Lines that came since the last time, at most a bounded amount."""
         try:

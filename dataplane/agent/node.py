@@ -345,6 +345,8 @@ class Agent:
         for flow in self.kernel.flows():
             if flow.reason in _HOUSEKEEPING or check.is_own(flow):
                 continue
+            if self._names is not None and self._names.tried(flow):
+                continue
             self._outbox.add("flows", [flow.__dict__])
         if self._names is not None:
             self._outbox.add("flows", self._names.take())
@@ -359,18 +361,30 @@ class Agent:
     def _send(self, node: dict[str, Any] | None) -> None:
         """Phases and health by themselves, so that nothing that a process prints can hold them up."""
         replicas = [report for report in self.engine.reports() if self._sent.get(report["id"]) != report]
+        held = [report for report in replicas if self._held(report)]
         try:
             if not self.control.enrolled:
                 raise Refused("not enrolled yet")
-            if replicas or node is not None:
-                document: dict[str, Any] = {"replicas": replicas}
-                if node is not None:
-                    document["node"] = node
-                self.control.post("/agent/report", document)
-                self._sent.update({report["id"]: report for report in replicas})
+            self._send_reports([report for report in replicas if report not in held], node)
             self._send_outbox()
+            self._send_reports([report for report in held if not self._held(report)])
         except (httpx.HTTPError, Refused, OSError) as error:
             log.warning("the report isn't delivered: %s", error)
+
+    def _held(self, report: dict[str, Any]) -> bool:
+        """Whether it has to wait: that a run has ended is told after the last of its lines."""
+        if report["phase"] != "ended":
+            return False
+        tail = self._tails.get(report["id"])
+        return bool(self._outbox) or tail is None or tail.behind()
+
+    def _send_reports(self, replicas: list[dict[str, Any]], node: dict[str, Any] | None = None) -> None:
+        if replicas or node is not None:
+            document: dict[str, Any] = {"replicas": replicas}
+            if node is not None:
+                document["node"] = node
+            self.control.post("/agent/report", document)
+            self._sent.update({report["id"]: report for report in replicas})
 
     def _send_outbox(self) -> None:
         for _ in range(BATCHES):

@@ -11,12 +11,13 @@ from django.http import HttpRequest, StreamingHttpResponse
 from ninja import Router, Schema
 
 from api.paging import page
-from delivery import actions, queries
+from delivery import actions, queries, run_api
 from delivery.models import Deployment, LogChunk, Release, Replica
 from projects.queries import get_cell
 from tenants.api import actor_of
 
 router = Router()
+router.add_router("", run_api.router)
 _CELL = "/tenants/{tenant}/projects/{project}/environments/{environment}"
 _FOLLOW_SECONDS = 600
 

@@ -10,7 +10,7 @@ from django.db.models import Q, QuerySet
 from cells.specification import Specification
 from controlplane.errors import not_found
 from dataplane.planes.models import Node
-from delivery.models import Build, Deployment, Release, Replica
+from delivery.models import Build, Deployment, Release, Replica, Run, Schedule
 from projects.models import Cell
 
 _REPLICA = re.compile(r"r([1-9][0-9]{0,17})")
@@ -89,3 +89,24 @@ def replicas(cell: Cell) -> QuerySet[Replica]:
         .select_related("workload__component", "release")
         .order_by("workload__component__name", "number", "pk")
     )
+
+
+def runs(cell: Cell, component: str = "") -> QuerySet[Run]:
+    rows = Run.objects.filter(workload__cell=cell).select_related("workload__component", "release")
+    return (rows.filter(workload__component__name=component) if component else rows).order_by("-id")
+
+
+def get_run(cell: Cell, number: int) -> Run:
+    """A run of this cell."""
+    found = runs(cell).filter(pk=number).first()
+    if found is None:
+        raise not_found("run")
+    return found
+
+
+def schedules(cell: Cell) -> list[tuple[Schedule, Run | None]]:
+    """Schedules by their component's name, with the last run that a schedule made."""
+    rows = Schedule.objects.filter(workload__cell=cell).select_related("workload__component")
+    last = runs(cell).filter(kind=Run.Kind.CRON).order_by("workload", "-id").distinct("workload")
+    known = {run.workload_id: run for run in last}
+    return [(row, known.get(row.workload_id)) for row in rows.order_by("workload__component__name")]

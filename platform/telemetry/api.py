@@ -39,6 +39,7 @@ def list_logs(
     project: str,
     environment: str,
     component: str = "",
+    replica: str = "",
     after: int = 0,
     limit: int = 200,
 ) -> list[dict[str, Any]]:
@@ -52,7 +53,7 @@ def list_logs(
             "stream": row.stream,
             "text": row.text,
         }
-        for row in queries.log_lines(cell, component, after, limit)
+        for row in queries.log_lines(cell, component, after, limit, replica)
     ]
 
 

@@ -17,6 +17,7 @@ from cells.boundary.model import ALLOW, AUDIT, DENY
 from controlplane.errors import CytoplaneError, not_found
 from dataplane import addresses
 from dataplane.planes import snapshots
+from delivery.queries import replica_number
 from projects.models import Cell, Workload
 from telemetry import denials
 from telemetry.models import Edge, LogLine
@@ -139,11 +140,15 @@ def sentence(row: dict[str, Any]) -> str:
     return REASONS[CODES[row["reason"]]].sentence if row["reason"] in CODES else ""
 
 
-def log_lines(cell: Cell, component: str = "", after: int = 0, limit: int = 200) -> list[LogLine]:
+def log_lines(
+    cell: Cell, component: str = "", after: int = 0, limit: int = 200, replica: str = ""
+) -> list[LogLine]:
     """The newest lines in order, or those after an id."""
     rows: QuerySet[LogLine] = LogLine.objects.filter(cell=cell)
     if component:
         rows = rows.filter(component=component)
+    if replica:
+        rows = rows.filter(replica=replica_number(replica) or 0)
     limit = max(1, min(limit, 5000))
     if after:
         return list(rows.filter(pk__gt=after).order_by("pk")[:limit])

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dataplane.agent import container, images, network, podman
+from dataplane.agent import container, images, network, once, podman
 from dataplane.agent.following import Rules
 from dataplane.agent.kernel import Kernel
 from dataplane.agent.logs import Tail
@@ -57,7 +57,9 @@ class Machine:
             key = endpoint["id"]
             worker = self.workers.get(key)
             if worker is None:
-                worker = self.worker(self.config, self.control, self.kernel, endpoint, self._changed)
+                ends = endpoint["process"].get("restart") == "never"
+                kind = once.RunWorker if ends else self.worker
+                worker = kind(self.config, self.control, self.kernel, endpoint, self._changed)
                 self.workers[key] = worker
                 worker.start()
             else:
@@ -112,7 +114,8 @@ class Machine:
         """The control plane is told; nobody else asks here."""
 
     def tidy(self, document: Mapping[str, Any]) -> None:
-        """Take away images that nothing runs any more."""
+        """Take away images that nothing runs any more, and notes of runs that nobody asks about."""
+        once.forget(self.config, [endpoint["id"] for endpoint in document["endpoints"]])
         wanted = {endpoint["process"]["image"] for endpoint in document["endpoints"]}
         try:
             images.prune(podman.Podman(self.config), wanted)
