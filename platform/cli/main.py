@@ -21,6 +21,7 @@ from cli import (
     observe,
     planes,
     projects,
+    runs,
     tenants,
 )
 from cli.errors import INTERNAL, INTERRUPTED, CliError, usage
@@ -43,6 +44,7 @@ for module in (
     projects,
     configuration,
     delivery,
+    runs,
     observe,
     learning,
     planes,

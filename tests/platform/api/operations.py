@@ -9,7 +9,8 @@ from typing import Any
 from django.contrib.auth.hashers import make_password
 
 from dataplane.planes.models import DeniedNetwork, Plane
-from delivery.models import Deployment
+from delivery import run_actions
+from delivery.models import Deployment, Run
 from execution import actions as execution
 from tenants import tokens
 from tenants.models import User
@@ -89,6 +90,11 @@ TABLE: dict[str, Operation] = {
     "cancel_deployment": Operation(WRITERS, "deploy", path={"environment": "staging", "number": "{waiting}"}),
     "retry_deployment": Operation(WRITERS, "deploy", path={"number": "{failed}"}),
     "deployment_log": Operation(READERS, "read", path={"number": "{failed}"}),
+    "start_run": Operation(WRITERS, "deploy", {"component": "web", "command": ["id"]}),
+    "list_runs": READ,
+    "get_run": Operation(READERS, "read", path={"number": "{run}"}),
+    "cancel_run": Operation(WRITERS, "deploy", path={"number": "{run}"}),
+    "list_schedules": READ,
     "list_edges": READ,
     "list_logs": READ,
     "why": Operation(READERS, "read", query="source=web&destination=api"),
@@ -157,9 +163,15 @@ class Stage:
             "failed": str(failed.pk),
             "waiting": str(waiting.pk),
             "session": str(session.pk),
+            "run": str(self._run().pk),
             "node": str(world.agent().node.pk),
             "token": str(tokens.issue(world.person("owner"), name="t", scopes=["read"], days=1)[0].pk),
         }
+
+    def _run(self) -> Run:
+        return run_actions.start(
+            acting_user=self.world.actor("developer"), cell=self.cell, component="web", words=["id"]
+        )
 
     def client(self, caller: str, scope: str) -> factories.Api:
         world = self.world
