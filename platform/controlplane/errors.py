@@ -42,6 +42,11 @@ CATALOGUE: dict[str, Entry] = {
     "csrf": Entry(403, "The form was not sent from this site.", "Reload the page and try again."),
     # What you wrote.
     "invalid": Entry(422, "{message}", "Correct {field} and send it again."),
+    "scales-itself": Entry(
+        422,
+        "{component} follows its load between {least} and {most} replicas.",
+        "Stay within that, or change `replicas` in cytoplane.yaml and push.",
+    ),
     "invalid-name": Entry(
         422,
         "`{name}` can't be a name: use lower-case letters, digits and single hyphens, at most 40.",

@@ -48,6 +48,7 @@ INSTALLED_APPS = [
     "projects",
     "delivery",
     "telemetry",
+    "autoscaling",
     "execution",
     "dataplane.planes",
     "cells.provisioning",
@@ -139,6 +140,7 @@ CELERY_BEAT_SCHEDULE = {
     "repositories": {"task": "delivery.pack_repositories", "schedule": 1800.0},
     "places": {"task": "provisioning.sweep", "schedule": 5.0},
     "planes": {"task": "planes.rebuild_all", "schedule": 30.0},
+    "autoscaling": {"task": "autoscaling.sweep", "schedule": 15.0},
     "telemetry": {"task": "telemetry.prune", "schedule": 600.0},
     "sessions": {"task": "execution.sweep", "schedule": 15.0},
 }

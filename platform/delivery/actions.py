@@ -25,6 +25,8 @@ from tenants.policy import Actor, authorise
 
 State = Deployment.State
 MOST_REPLICAS = 50
+#: Who asked for what replicas' load asks for.
+AUTOSCALING = "autoscaling"
 #: What a node may say about a replica, and how much of it is kept.
 _PHASES = set(Replica.Phase.values)
 
@@ -228,13 +230,45 @@ def scale(*, acting_user: Actor, cell: Cell, numbers: dict[str, int]) -> Deploym
             raise CytoplaneError("not-found", kind="component")
         if not 0 <= number <= MOST_REPLICAS:
             raise CytoplaneError("invalid", field=name, message=f"Replicas are 0 to {MOST_REPLICAS}.")
-    before = dict(cell.scale)
-    cell.scale = {**cell.scale, **numbers}
-    for meant in (specification, *(coming for _, coming in underway(Q(cell=cell)))):
-        quotas.check(cell, meant, cell.scale)
-    cell.save(update_fields=["scale"])
-    audit.record(acting_user, "scale", cell, tenant=tenant, changes={"scale": [before, cell.scale]})
+        if specification.components[name].number(number) != number:
+            scaling = specification.components[name].scaling
+            assert scaling is not None
+            raise CytoplaneError("scales-itself", component=name, least=scaling.least, most=scaling.most)
+    changes = {"scale": _take(cell, numbers)}
+    audit.record(acting_user, "scale", cell, tenant=tenant, changes=changes)
     summary = "Scale " + ", ".join(f"{name} to {number}" for name, number in sorted(numbers.items()))
+    return _scaled(cell, serving, summary, acting_user.name)
+
+
+@transaction.atomic
+def autoscale(*, cell: Cell, numbers: dict[str, int], why: dict[str, str]) -> Deployment:
+    """What the load of components asks for: by the platform itself, within what their declarations allow.
+
+    ``why``: component → a sentence with figures. Call with the cell's row locked and nothing under way.
+    """
+    changes = {"scale": _take(cell, numbers), "why": why}
+    audit.record(AUTOSCALING, "scale", cell, tenant=cell.project.tenant, changes=changes)
+    summary = "Scale " + "; ".join(f"{name} from {text}" for name, text in sorted(why.items()))
+    return _scaled(cell, _serving(cell), summary, AUTOSCALING)
+
+
+def fits(cell: Cell, numbers: dict[str, int]) -> dict[str, int]:
+    """All numbers of the cell with these among them. Raises `quota` if the plan doesn't allow them."""
+    scale = {**cell.scale, **numbers}
+    specification = Specification.from_dict(_serving(cell).specification)
+    for meant in (specification, *(coming for _, coming in underway(Q(cell=cell)))):
+        quotas.check(cell, meant, scale)
+    return scale
+
+
+def _take(cell: Cell, numbers: dict[str, int]) -> list[dict[str, int]]:
+    """Have the cell's row say these numbers; all of them before and now."""
+    before, cell.scale = dict(cell.scale), fits(cell, numbers)
+    cell.save(update_fields=["scale"])
+    return [before, cell.scale]
+
+
+def _scaled(cell: Cell, serving: Release, summary: str, created_by: str) -> Deployment:
     if waiting := _taken_along(cell, summary, configuration=False):
         return waiting
     return _queue(
@@ -242,8 +276,8 @@ def scale(*, acting_user: Actor, cell: Cell, numbers: dict[str, int]) -> Deploym
         kind=Deployment.Kind.SCALE,
         release=serving,
         commit=serving.commit,
-        summary=summary,
-        created_by=acting_user.name,
+        summary=summary[:200],
+        created_by=created_by,
     )
 
 

@@ -327,6 +327,8 @@ def _switch(deployment: Deployment) -> None:
     """The new release serves from here on; the node is waited for in the next state."""
     cell, release = deployment.cell, deployment.release
     assert release is not None
+    from autoscaling import actions as autoscaling
+
     log.say(deployment, "Healthy; switching traffic")
     replicas.switch(cell, release)
     cell.serving_release = release
@@ -335,6 +337,7 @@ def _switch(deployment: Deployment) -> None:
     hosts.give_back([cell.pk])
     runs.stop_undeclared(cell, release)
     schedules.follow(cell, release)
+    autoscaling.follow(cell, release)
     deployment.awaited_generation = None
     _enter(deployment, State.SWITCHING, "switch")
     planes.touch(cell.environment.plane, [cell.number])

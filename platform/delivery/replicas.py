@@ -62,12 +62,17 @@ def switch(cell: Cell, release: Release) -> int:
     for name, number in wanted_numbers(cell, release).items():
         own = Replica.objects.filter(
             workload__cell=cell, workload__component__name=name, release=release, wanted=Replica.Wanted.SERVE
-        ).order_by("number")
-        surplus = [replica.pk for replica in own[number:]]
+        )
+        surplus = [replica.pk for replica in sorted(own, key=_stays)[number:]]
         draining += Replica.objects.filter(pk__in=surplus).update(
             wanted=Replica.Wanted.DRAIN, wanted_since=now
         )
     return draining
+
+
+def _stays(replica: Replica) -> tuple[bool, int]:
+    """Of replicas that aren't all needed those go first that aren't well, then the youngest."""
+    return replica.phase != Replica.Phase.HEALTHY, replica.number
 
 
 def remove(rows: list[Replica]) -> None:

@@ -252,6 +252,9 @@ def sync_specification(*, cell: Cell, specification: Specification) -> None:
     Raises `host-taken` and `quota`. Call in the transaction that makes the release or puts it under way
     again, with the cell's row locked.
     """
+    from autoscaling.actions import let_go
+
+    let_go(cell, specification)
     quotas.check(cell, specification, cell.scale)
     hosts.reserve(cell, specification)
     for name, declared in specification.components.items():
