@@ -211,7 +211,7 @@ print(json.dumps(found))
 
 #: Opens each target over TCP and UDP; says what happened.
 REACH = """
-import json, os, socket, struct, sys
+import concurrent.futures, json, socket
 targets = json.loads(%(targets)r)
 found = {}
 def attempt(host, port, kind):
@@ -229,9 +229,11 @@ def attempt(host, port, kind):
             return "reached"
         except OSError as error:
             return type(error).__name__ + " " + str(error.errno)
-for host, port in targets:
-    found[f"{host}:{port}/tcp"] = attempt(host, port, socket.SOCK_STREAM)
-    found[f"{host}:{port}/udp"] = attempt(host, port, socket.SOCK_DGRAM)
+def both(target):
+    found["%%s:%%s/tcp" %% target] = attempt(*target, socket.SOCK_STREAM)
+    found["%%s:%%s/udp" %% target] = attempt(*target, socket.SOCK_DGRAM)
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    list(pool.map(both, map(tuple, targets)))
 print(json.dumps(found))
 """
 
