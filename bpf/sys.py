@@ -11,7 +11,7 @@ import errno
 import os
 import platform
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _NUMBER = {"x86_64": 321, "aarch64": 280}[platform.machine()]
@@ -22,9 +22,12 @@ MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY = 1, 2, 3, 4
 OBJ_PIN, OBJ_GET, PROG_ATTACH, PROG_DETACH, PROG_TEST_RUN = 6, 7, 8, 9, 10
 OBJ_INFO, PROG_QUERY, PROG_BY_ID, MAP_BY_ID = 15, 16, 13, 14
 MAP_LOOKUP_AND_DELETE = 21
+MAP_LOOKUP_BATCH, MAP_DELETE_BATCH = 24, 27
 
 ALLOW_MULTI, REPLACE = 2, 4
 _NO_EXIST = 1
+#: Entries that one call takes or gives.
+_BATCH = 4096
 
 
 def _call(command: int, attributes: bytes) -> int:
@@ -141,6 +144,55 @@ class Map:
             raise
         return True
 
+    def delete_all(self, keys: Sequence[bytes]) -> None:
+        """Remove those that are there, thousands in one call."""
+        packed = ctypes.create_string_buffer(b"".join(keys))
+        first = 0
+        while first < len(keys):
+            count = min(_BATCH, len(keys) - first)
+            number, done = self._batch(
+                MAP_DELETE_BATCH, 0, 0, _address(packed) + first * self.key_size, 0, count
+            )
+            first += done
+            if number and number != errno.ENOENT:
+                break
+            first += number == errno.ENOENT  # it stops at one that isn't there
+        for key in keys[first:]:  # a kernel that knows no batches of this kind of map
+            self.delete(key)
+
+    def _batch(self, command: int, *attributes: int) -> tuple[int, int]:
+        """Where from, where to, keys, values, how many of them → the kernel's errno, and how many it did."""
+        *places, count = attributes
+        buffer = ctypes.create_string_buffer(
+            struct.pack("=QQQQIIQQ", *places, count, self.descriptor, 0, 0), 128
+        )
+        number = 0 if _libc.syscall(_NUMBER, command, buffer, len(buffer)) >= 0 else ctypes.get_errno()
+        # What it refuses as a whole it doesn't count.
+        known = number in (0, errno.ENOENT)
+        return number, struct.unpack_from("=I", buffer, 32)[0] if known else 0
+
+    def _in_batches(self) -> list[tuple[bytes, bytes]] | None:
+        """All entries, thousands in one call; None if the kernel can't give them so."""
+        if len(self._value) != self.value_size:
+            return None  # a value for each CPU
+        found: list[tuple[bytes, bytes]] = []
+        keys, values = (ctypes.create_string_buffer(_BATCH * n) for n in (self.key_size, self.value_size))
+        place = ctypes.create_string_buffer(max(self.key_size, 8))
+        number, begin = 0, 0
+        while not number:
+            number, count = self._batch(
+                MAP_LOOKUP_BATCH, begin, _address(place), _address(keys), _address(values), _BATCH
+            )
+            if number not in (0, errno.ENOENT):
+                return None
+            begin = _address(place)
+            cut = (
+                [whole[n : n + size] for n in range(0, count * size, size)]
+                for whole, size in ((keys.raw, self.key_size), (values.raw, self.value_size))
+            )
+            found += zip(*cut, strict=True)
+        return found
+
     def keys(self) -> list[bytes]:
         """All keys at about this moment."""
         found: list[bytes] = []
@@ -168,6 +220,10 @@ class Map:
         return found
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """All entries at about this moment; they may be changed meanwhile."""
+        if (found := self._in_batches()) is not None:
+            yield from found
+            return
         for key in self.keys():
             value = self.get(key)
             if value is not None:

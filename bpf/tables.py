@@ -163,6 +163,11 @@ class Tables(ServiceTables, TrackingTables):
         self._maps["ipcache"].delete(layout.pack_address(address))
         self._owners_changed()
 
+    def owner(self, address: str) -> tuple[int, int] | None:
+        """(identity, interface index) of an address; None if it is nobody's."""
+        value = self._maps["ipcache"].get(layout.pack_address(address))
+        return layout.OWNER.unpack(value) if value else None  # type: ignore[return-value]
+
     def addresses(self) -> dict[str, tuple[int, int]]:
         """Address → (identity, interface index)."""
         return {
@@ -265,12 +270,14 @@ class Tables(ServiceTables, TrackingTables):
                 for k, v in self._maps["identities"].items()
             }
             index: dict[int, tuple[dict, dict]] = {identity: ({}, {}) for identity in epochs}
+            stale = []
             for key, value in self._maps["policy"].items():
                 identity, epoch, *rest = layout.POLICY_KEY.unpack(key)
                 if epochs.get(identity) == epoch:
                     index[identity][0][tuple(rest)] = layout.RULE.unpack(value)
                 else:
-                    self._maps["policy"].delete(key)
+                    stale.append(key)
+            self._maps["policy"].delete_all(stale)
             for key, value in self._maps["external"].items():
                 prefix, identity, epoch, port, protocol, raw = layout.EXTERNAL_KEY.unpack(key)
                 if epochs.get(identity) == epoch:

@@ -43,7 +43,7 @@ def remove(config: Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Both loaders must give the same programs: whatever runs on the kernel side here runs on both.
 
-    A module whose subject is neither may name its own ``LOADERS``.
+    A module whose subject is neither may name its own ``LOADERS``. Tests elsewhere have the quick one.
     """
     if "kernel" in metafunc.fixturenames:
         loaders = getattr(metafunc.module, "LOADERS", ("bcc", "prebuilt"))
@@ -52,7 +52,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
-    loader_used = getattr(request, "param", "auto")
+    loader_used = getattr(request, "param", "prebuilt")
     config = Config(home=tmp_path_factory.mktemp("home"), net=NET, loader=loader_used)
     remove(config)
     load(config)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bpf import loader
 from bpf.tables import ALLOW, EGRESS, INGRESS
@@ -81,6 +81,8 @@ class Machine:
             **os.environ,
             "CYTOPLANE_HOME": str(self.config.home),
             "CYTOPLANE_NET": str(self.config.net),
+            # Quick, and which one loads is the subject of other tests.
+            "CYTOPLANE_LOADER": "prebuilt",
             "PYTHONPATH": str(version),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
@@ -275,11 +277,17 @@ def echoed(made: socket.socket) -> bool:
     return False
 
 
+class Places(Protocol):
+    """Who has namespaces by names."""
+
+    def path(self, name: str, /) -> Path: ...
+
+
 class Traffic:
     """Keeps asking over sockets that are open, and knocking where nobody may, until it is stopped."""
 
     def __init__(
-        self, machine: Machine, allowed: Sequence[socket.socket], forbidden: Sequence[tuple]
+        self, machine: Places, allowed: Sequence[socket.socket], forbidden: Sequence[tuple]
     ) -> None:
         self._machine, self._allowed, self._forbidden = machine, allowed, forbidden
         self._stop = threading.Event()

@@ -26,8 +26,6 @@ from tests.bpf.nodes import PODS4, WAY4, Ear, Node, Place, node_rules, send_data
 from tests.bpf.versions import Change, version
 
 pytestmark = pytest.mark.root
-#: What these tests are about is the same whoever loads the programs.
-LOADERS = ("prebuilt",)
 
 
 @pytest.fixture(params=["ptp", "bridge"])

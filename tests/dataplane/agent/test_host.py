@@ -20,8 +20,6 @@ from tests.bpf.laboratory import TCP, UDP, Laboratory
 
 pytestmark = pytest.mark.root
 _INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
-#: What these tests are about is the same whoever loads the programs.
-LOADERS = ("prebuilt",)
 #: Of the documentation's networks.
 NEAR, FAR = "203.0.113.1", "203.0.113.20"
 PUBLIC_PORT = 20190

@@ -295,7 +295,7 @@ def test_an_upgrade_that_is_killed_at_any_moment_is_finished_by_the_next(
         calm.kill()
         for number in range(5):
             calm.start(version, wait=False)
-            time.sleep(1.5 + 0.4 * number)
+            time.sleep(0.6 + 0.3 * number)
             calm.kill()
         calm.start(version)
         until(lambda: not own.exists(), f"the new version doesn't take over: {calm._said()}")

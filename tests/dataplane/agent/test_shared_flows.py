@@ -11,7 +11,6 @@ from dataplane.agent.namespaces import run_in
 from tests.bpf.laboratory import TCP, UDP, Laboratory, Member
 
 pytestmark = pytest.mark.root
-LOADERS = ("prebuilt",)
 PORT = 8080
 
 
