@@ -30,6 +30,7 @@ from dataplane.agent import (
     state,
     unready,
 )
+from dataplane.agent.load import Meter
 from dataplane.agent.logs import Tail, load_places, save_places
 from dataplane.agent.names import Names
 from dataplane.agent.outbox import Outbox
@@ -65,6 +66,7 @@ class Agent:
         self.config = config
         self.control = joining.control_plane(config)
         self.gateway = Gateway(config)
+        self._meter = Meter(lambda: self.gateway.admin("GET", "/clusters"))
         self._gateways = Identity(config, self.control)
         self.edge = edge.Guard(config)
         self.engine = engines.make(config, self.control, self._phase_changed, self._again)
@@ -382,7 +384,7 @@ class Agent:
         if replicas or node is not None:
             document: dict[str, Any] = {"replicas": replicas}
             if node is not None:
-                document["node"] = node
+                document |= {"node": node, "load": self._meter.read(self.engine.measured())}
             self.control.post("/agent/report", document)
             self._sent.update({report["id"]: report for report in replicas})
 

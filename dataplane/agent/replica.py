@@ -62,6 +62,8 @@ class ReplicaWorker:
         self.endpoint = endpoint
         self.id: str = endpoint["id"]
         self.status = Status()
+        #: Its first process, as far as it was seen; 0: none.
+        self.pid = 0
         self._changed = changed
         self._stopping = threading.Event()
         self._podman = Podman(config)
@@ -129,6 +131,7 @@ class ReplicaWorker:
         next_probe = 0.0
         while not self._stopping.is_set():
             state = (self._podman.inspect(name) or {"State": {"Running": False}})["State"]
+            self.pid = int(state.get("Pid") or 0)
             if not state["Running"]:
                 self._ended(self._settled(name, state), begun)
                 return

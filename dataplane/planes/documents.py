@@ -67,6 +67,9 @@ def _endpoint(row: Replica, config: Config) -> dict[str, Any]:
     }
     if row.once is not None:
         entry["process"] |= _once(row.once)
+    elif scaling := component.scaling:
+        # What its number follows, so that nodes count it.
+        entry["measure"] = [name for name in ("cpu", "requests") if getattr(scaling, name)]
     return entry
 
 

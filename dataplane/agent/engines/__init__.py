@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from dataplane.agent.following import Rules
 from dataplane.agent.kernel import Kernel
+from dataplane.agent.load import Measured
 from dataplane.agent.logs import Tail
 from dataplane.client import ControlPlane
 from infra.config import Config
@@ -47,6 +48,9 @@ class Engine(Protocol):
 
     def tail(self, replica: str, place: tuple[int, int]) -> Tail | None:
         """What a replica writes, from a place on; None if nothing is known of it yet."""
+
+    def measured(self) -> dict[str, Measured]:
+        """Replicas of this node whose load the control plane asks for."""
 
     def reports(self) -> list[dict[str, Any]]:
         """What the control plane is to know of replicas."""

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bpf.attach import NotOurs
-from dataplane.agent import network
+from dataplane.agent import groups, network
 from dataplane.agent.following import Rules
 from dataplane.agent.kernel import Kernel
+from dataplane.agent.load import Measured
 from dataplane.agent.logs import Tail
 from dataplane.agent.pods import adapt
 from dataplane.agent.pods.admission import Admission
@@ -54,6 +55,9 @@ class Kubernetes:
         #: What was adapted last, at which count of moves, and the result.
         self._adapted: tuple[Any, int, dict[str, Any]] | None = None
         self._probed: dict[str, list[adapt.Entry]] = {}
+        #: Replica → figures that are asked for, of all nodes' replicas; pod's uid → its control group.
+        self._measured: dict[str, frozenset[str]] = {}
+        self._groups: dict[str, Path] = {}
         self._addresses: tuple[str, ...] = ()
         self._api: tuple[str, ...] = ()
         #: By which the cluster tells this node from an earlier one of its name; "": not known.
@@ -164,6 +168,11 @@ class Kubernetes:
         with self._lock:
             self._adapted = (document, moves, found)
             self._probed = adapt.probes(document["endpoints"])
+            self._measured = {
+                endpoint["id"]: frozenset(what)
+                for endpoint in document["endpoints"]
+                if (what := endpoint.get("measure"))
+            }
         return found
 
     def rules(self, rules: Rules | None) -> Rules | None:
@@ -237,6 +246,22 @@ class Kubernetes:
             return folder(pod) if pod is not None else None
 
         return PodTail(replica, where, place) if where() is not None else None
+
+    def measured(self) -> dict[str, Measured]:
+        with self._lock:
+            asked = self._measured
+        pods = {replica: pod for replica, pod in self.local.pods().items() if replica in asked}
+        # Looked for once for as long as it is there: it is somewhere among all pods' groups.
+        known = {uid: group for uid, group in self._groups.items() if group.exists()}
+        self._groups = {
+            pod.uid: group
+            for pod in pods.values()
+            if (group := known.get(pod.uid) or groups.of_pod(pod.uid)) is not None
+        }
+        return {
+            replica: Measured(asked[replica], pod.v4 or pod.v6, self._groups.get(pod.uid))
+            for replica, pod in pods.items()
+        }
 
     def reports(self) -> list[dict[str, Any]]:
         """Phases come from the cluster's API, by whoever drives it."""

@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dataplane.agent import container, images, network, once, podman
+from dataplane.agent import container, groups, images, network, once, podman
 from dataplane.agent.following import Rules
 from dataplane.agent.kernel import Kernel
+from dataplane.agent.load import Measured
 from dataplane.agent.logs import Tail
 from dataplane.agent.replica import ReplicaWorker
 from dataplane.client import ControlPlane
@@ -102,6 +103,13 @@ class Machine:
 
     def tail(self, replica: str, place: tuple[int, int]) -> Tail | None:
         return Tail(replica, container.log_path(self.config, replica), place)
+
+    def measured(self) -> dict[str, Measured]:
+        return {
+            key: Measured(frozenset(what), worker.endpoint["v4"], groups.of_process(worker.pid))
+            for key, worker in list(self.workers.items())
+            if worker.pid and (what := worker.endpoint.get("measure"))
+        }
 
     def reports(self) -> list[dict[str, Any]]:
         found = [worker.report() for worker in list(self.workers.values())]
