@@ -163,10 +163,12 @@ class Tables(ServiceTables, TrackingTables):
         self._maps["ipcache"].delete(layout.pack_address(address))
         self._owners_changed()
 
-    def owner(self, address: str) -> tuple[int, int] | None:
-        """(identity, interface index) of an address; None if it is nobody's."""
+    def here(self, address: str) -> tuple[int, int]:
+        """Whose an address of this node is, and whose interface it is behind; 0, 0 if it isn't one."""
         value = self._maps["ipcache"].get(layout.pack_address(address))
-        return layout.OWNER.unpack(value) if value else None  # type: ignore[return-value]
+        identity, ifindex = layout.OWNER.unpack(value) if value else (0, 0)
+        behind = self._maps["endpoints"].get(layout.U32.pack(ifindex))
+        return (identity, layout.ENDPOINT.unpack(behind)[0]) if behind else (0, 0)
 
     def addresses(self) -> dict[str, tuple[int, int]]:
         """Address → (identity, interface index)."""

@@ -11,12 +11,14 @@ import re
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from bpf import layout
-from bpf.tables import EGRESS, Tables
-from dataplane.agent import sockets
+from bpf.tables import EGRESS, Flow, Tables
+from dataplane import addresses, check
+from dataplane.agent import parts, sockets
 from dataplane.agent.connections import Place
 from dataplane.agent.learning import Learning
 from dataplane.resolver.lessons import LARGEST, path_in
@@ -27,7 +29,7 @@ log = logging.getLogger("cytoplane.agent")
 PATIENCE, TIDY_SECONDS, BELIEVED = 0.5, 2.0, 30.0
 #: A datagram flow without a socket of its own counts as a connection for so long.
 _UDP_IDLE = 60.0
-_LONGEST_PROBLEM = 200
+_LONGEST_PROBLEM, _REMEMBERED = 200, 512
 _NAME = re.compile(r"[a-z0-9_.-]{1,253}\Z")
 
 
@@ -46,6 +48,8 @@ class Lessons:
         os.chown(path, 0, path.parent.stat().st_gid)
         path.chmod(0o660)
         self._complaint = ("", 0.0)
+        #: (identity, port) of those that were sent what nobody asked for, the last ones.
+        self._tried: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lessons", daemon=True)
 
@@ -106,12 +110,31 @@ class Lessons:
         if "problem" in question:
             self._complaint = (str(question["problem"])[:_LONGEST_PROBLEM], time.monotonic())
             return {}
+        if "uninvited" in question:
+            address, port = question["uninvited"]
+            return {"sent": self._uninvited(str(ipaddress.ip_address(str(address))), int(port))}
         name = str(question["name"])
         if not _NAME.match(name):
             raise ValueError(name)
         addresses = [str(ipaddress.ip_address(str(a))) for a in question["addresses"]]
         lesson = self._learning.teach(int(question["identity"]), name, addresses, int(question["ttl"]))
         return {"addresses": lesson.addresses, "ttl": lesson.ttl, "refusal": lesson.refusal}
+
+    def _uninvited(self, address: str, port: int) -> bool:
+        """Send a workload's self-check the packet that mustn't arrive. To workloads of this node only: what
+        the resolver says is checked, so it can't send anybody else anything as the node."""
+        # A gateway's addresses towards cells are cells', behind an interface that is the platform's.
+        identity, interface = self._tables.here(address)
+        if parts.platforms(identity) or parts.platforms(interface) or not 0 < port < 2**16:
+            return False
+        self._tried.append((identity, port))
+        check.uninvited(address, port)
+        return True
+
+    def tried(self, flow: Flow) -> bool:
+        """Whether a flow is such a packet, refused as it has to be: nobody need be told."""
+        node = flow.source == addresses.IDENTITY_NODE and flow.protocol == sockets.UDP
+        return node and not flow.allowed and (flow.destination, flow.port) in self._tried
 
     def _busy(self, identity: int) -> set[str]:
         """Addresses outside that replicas of an identity have connections to."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bpf.reasons import CODES
-from bpf.tables import Tables
+from bpf.tables import Flow, Tables
 from dataplane.agent import parts, upstreams
 from dataplane.agent.kernel import Kernel
 from dataplane.agent.learning import Learning
@@ -88,6 +88,10 @@ class Names:
         os.chown(file, 0, file.parent.stat().st_gid)
         file.chmod(0o640)
         self._written = made_of
+
+    def tried(self, flow: Flow) -> bool:
+        """Whether a flow is what a self-check had the node try in vain."""
+        return self._lessons.tried(flow)
 
     def take(self) -> Iterator[dict[str, Any]]:
         """Flows to report."""

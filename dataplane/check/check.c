@@ -7,7 +7,8 @@
  *   out, denied    a datagram to a port of the node that nobody opened gets no answer. Were the boundary
  *                  missing, the node would say that the port is closed. A datagram, because the hooks refuse
  *                  connections with the same error before anything is sent: this one meets tc;
- *   in,  denied    the resolver sends the same answer once more, to a port that asked nothing: it mustn't come.
+ *   in,  denied    before it is answered, the node sends a datagram to a port that asked nothing: it mustn't come.
+ *                  Only the pod's own filter stands between.
  *
  * CYTOPLANE_NODE in its environment is the node's address; without it the resolver's host is tried.
  * Arguments: none in a pod; for trying it, the resolver's address and how many times it is asked.
@@ -143,7 +144,7 @@ static bool readable(int fd, int milliseconds)
 	return poll(&one, 1, milliseconds) == 1 && (one.revents & POLLIN);
 }
 
-/* Ask until there is an answer. Whether the answer says that the resolver also sent the uninvited one. */
+/* Ask until there is an answer. Whether the answer says that the uninvited packet was sent before it. */
 static bool ask(const struct target *to, int fd, int tries, bool *promised)
 {
 	unsigned char packet[512], id[2];
@@ -169,7 +170,7 @@ static bool ask(const struct target *to, int fd, int tries, bool *promised)
 		ssize_t size = recv(fd, answer, sizeof(answer), 0);
 		if (size < HEADER || memcmp(answer, id, sizeof(id)) != 0)
 			continue;
-		/* No error and one address: the resolver knows the name, so it sent the other packet. */
+		/* No error and one address: the resolver knows the name, so it had the other packet sent. */
 		*promised = (answer[3] & 15) == 0 && answer[7] == 1;
 		return true;
 	}

@@ -56,6 +56,10 @@ class Agent:
         except (KeyError, TypeError, ValueError):
             raise Away from None
 
+    async def uninvited(self, address: str, port: int) -> bool:
+        """Have the node send a datagram that nobody asked for; whether it has. Raises ``Away``."""
+        return (await self._ask({"uninvited": [address, port]})).get("sent") is True
+
     async def report(self, problem: str) -> bool:
         """Say how it goes; whether the agent is there."""
         try:

@@ -1,7 +1,8 @@
 """The resolver's part in the self-check of a cell's pod (``dataplane/check/check.c``).
 
-Who asks for this name gets one address, and over UDP the same answer once more, before, to the port above its
-own, which asked nothing. Where the boundary is there that one never comes.
+Who asks for this name gets one address. Before, over UDP, the agent is told, and the node sends a datagram to
+the port above the asker's own, which asked nothing. Where the asker's own filter is there that one never comes.
+It isn't the resolver that sends it: its filter would drop it as well, and prove nothing of the asker's.
 """
 
 from __future__ import annotations
@@ -33,6 +34,6 @@ def answered(response: bytes) -> bool:
     return question == _WIRE and response[3] & 15 == RCODE.NOERROR
 
 
-def uninvited(asker: tuple) -> tuple:
+def uninvited(asker: tuple) -> tuple[str, int]:
     """Where the packet goes that mustn't arrive: the asker's own address and the port above."""
-    return (asker[0], min(asker[1] + 1, 65535), *asker[2:])
+    return (asker[0], min(asker[1] + 1, 65535))

@@ -8,7 +8,8 @@ import logging
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from dataplane.resolver import lessons, selfcheck
 from dataplane.resolver.answers import Answers
@@ -33,9 +34,13 @@ def answer(table: Table, asker: str, data: bytes, denials: Denials | None = None
 
 
 class _Udp(asyncio.DatagramProtocol):
-    def __init__(self, refresh: Callable[[], None], answers: Answers) -> None:
-        self._refresh, self._answers = refresh, answers
+    def __init__(
+        self, refresh: Callable[[], None], answers: Answers, agent: lessons.Agent | None = None
+    ) -> None:
+        self._refresh, self._answers, self._agent = refresh, answers, agent
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Who is being checked: one check of an asker at a time.
+        self._checked: set[str] = set()
 
     def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
         self._transport = transport
@@ -45,12 +50,29 @@ class _Udp(asyncio.DatagramProtocol):
         response = self._answers.at_once(addr[0], data)
         if isinstance(response, bytes):
             if selfcheck.answered(response):
-                self._transport.sendto(response, selfcheck.uninvited(addr))
-            self._transport.sendto(response, addr)
+                self._begin(self._check(response, addr))
+            else:
+                self._transport.sendto(response, addr)
         elif response is not None:
-            task = asyncio.create_task(self._later(response, addr))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(self._later(response, addr))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _check(self, response: bytes, addr) -> None:  # type: ignore[no-untyped-def]
+        """The answer says that the packet which mustn't arrive was sent: without that there is none."""
+        if self._agent is None or addr[0] in self._checked:
+            return
+        self._checked.add(addr[0])
+        try:
+            if await self._agent.uninvited(*selfcheck.uninvited(addr)):
+                self._transport.sendto(response, addr)
+        except lessons.Away:
+            pass  # whoever is checked asks again
+        finally:
+            self._checked.discard(addr[0])
 
     async def _later(self, query: Query, addr) -> None:  # type: ignore[no-untyped-def]
         self._transport.sendto(await self._answers.later(addr[0], query), addr)
@@ -103,7 +125,7 @@ async def serve(
     for address in addresses:
         # The next version listens beside this one for a moment.
         await loop.create_datagram_endpoint(
-            lambda: _Udp(refresh, answers), local_addr=(address, port), reuse_port=True
+            lambda: _Udp(refresh, answers, agent), local_addr=(address, port), reuse_port=True
         )
         await asyncio.start_server(tcp, address, port, reuse_port=True)
     while True:

@@ -6,30 +6,38 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bpf.tables import Flow
-from dataplane.check import CLOSED, is_own
+from dataplane.agent.namespaces import run_in
+from dataplane.check import CLOSED, is_own, uninvited
 from dataplane.registry import names
+from dataplane.resolver import lessons
 from infra.images import parts
 from tests.dataplane import processes
+from tests.dataplane.check.program import program
+
+__all__ = ["program"]
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")]
 NET = int(os.environ.get("CYTOPLANE_TEST_NET", "11"))
 POD, RESOLVER = "10.99.53.2", "10.99.53.3"
 OUT = f"ip daddr {RESOLVER} udp dport 54 drop"
-IN = f"ip saddr {RESOLVER} udp sport 53 ct state new drop"
+#: What the node sends, whose address is the resolver's here.
+IN = f"ip saddr {RESOLVER} udp sport != 53 ct state new drop"
 
 
 #: Tag of the check's image → its source.
-VERSION = ("1", "36831cb85dd7eeba")
+VERSION = ("1", "dd851f81acbcc506")
 
 
 def test_another_check_is_another_image() -> None:
@@ -63,16 +71,6 @@ def ip(*words: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("gcc") is None:
-        pytest.skip("there is no C compiler")
-    made = tmp_path_factory.mktemp("check") / "check"
-    made.write_bytes(parts.compile_c(parts.REPOSITORY / "dataplane/check/check.c"))
-    made.chmod(0o755)
-    return made
-
-
-@pytest.fixture(scope="module")
 def places() -> Iterator[tuple[str, str]]:
     """A pod's namespace and the resolver's, linked without any boundary."""
     pod, resolver = f"cyck{NET}-pod", f"cyck{NET}-dns"
@@ -92,14 +90,41 @@ def places() -> Iterator[tuple[str, str]]:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
-def _serving(folder: Path, namespace: str, askers: dict[str, int]):  # type: ignore[no-untyped-def]
+@contextmanager
+def _agent(folder: Path, namespace: str) -> Iterator[None]:
+    """Who sends what nobody asked for when the resolver says so. Whom it may be sent to, the agent's own tests
+    have."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(lessons.path_in(folder)))
+        server.listen()
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = server.accept()
+                    with client:
+                        question = json.loads(client.makefile().readline())
+                        if "uninvited" in question:
+                            run_in(Path("/run/netns", namespace), lambda: uninvited(*question["uninvited"]))  # noqa: B023
+                        client.sendall(b'{"sent": true}\n')
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@contextmanager
+def _serving(folder: Path, namespace: str, askers: dict[str, int]) -> Iterator[None]:
     """The resolver's own server in its namespace, with a table as the agent writes it."""
     (folder / "table.json").write_text(json.dumps({"askers": askers, "names": {}}))
     text = (
         "import asyncio, sys; from pathlib import Path; from dataplane.resolver.server import serve;"
         "from dataplane.resolver.table import Table; from dataplane.resolver.denials import Denials;"
-        "folder = Path(sys.argv[1]); table = Table(folder / 'table.json');"
-        f"asyncio.run(serve(table, Denials(folder / 'denials'), ['{RESOLVER}']))"
+        "from dataplane.resolver.lessons import Agent, path_in;"
+        "folder = Path(sys.argv[1]); table = Table(folder / 'table.json'); agent = Agent(path_in(folder));"
+        f"asyncio.run(serve(table, Denials(folder / 'denials'), ['{RESOLVER}'], agent=agent))"
     )
     folder.chmod(0o755)
     command = ["env", f"PYTHONPATH={parts.REPOSITORY}", sys.executable, "-c", text, str(folder)]
@@ -109,9 +134,12 @@ def _serving(folder: Path, namespace: str, askers: dict[str, int]):  # type: ign
         query = ["ss", "-Hlun", "sport", "=", "53"]
         return bool(subprocess.run([*inside, *query], capture_output=True, check=True).stdout)
 
-    return processes.process(
-        command, folder / "log", ready, namespace=Path("/run/netns", namespace), rights=True
-    )
+    place = Path("/run/netns", namespace)
+    with (
+        _agent(folder, namespace),
+        processes.process(command, folder / "log", ready, namespace=place, rights=True),
+    ):
+        yield
 
 
 @pytest.fixture
