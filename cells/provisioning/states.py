@@ -16,11 +16,13 @@ from cells.provisioning.models import Place
 from dataplane.drivers import DriverError
 from dataplane.planes.kubernetes import driver_of
 from delivery import actions as delivery
-from delivery.models import Deployment, Replica
+from delivery.models import Deployment, Replica, Run
 
 log = logging.getLogger("cytoplane.provisioning")
 #: Between two looks: while a deployment waits for replicas, while some aren't well, and otherwise.
 UNDERWAY, UNWELL, QUIET = timedelta(seconds=0.5), timedelta(seconds=5), timedelta(seconds=15)
+#: Somebody may wait for a run; one that has gone on for longer than this is looked at like what isn't well.
+SHORT_RUN = timedelta(seconds=60)
 
 
 def due() -> list[int]:
@@ -49,7 +51,9 @@ def look(place_id: int) -> bool:
         return False
     delivery.record_replica_reports(place.plane, reports)
     waits = Deployment.objects.filter(cell=place.cell, state=Deployment.State.STARTING).exists()
-    well = all(phase == Replica.Phase.HEALTHY for phase in mine.values_list("phase", flat=True))
+    runs = Run.objects.filter(workload__cell=place.cell, state__in=Run.ACTIVE)
+    waits = waits or runs.filter(created_at__gt=now - SHORT_RUN).exists()
+    well = not runs.exists() and all(phase == Replica.Phase.HEALTHY for phase in mine.values_list("phase", flat=True))
     pause = UNDERWAY if waits else QUIET if well else UNWELL
     # A change in between wants an earlier one.
     Place.objects.filter(pk=place_id, look_at=now + UNWELL).update(look_at=timezone.now() + pause)

@@ -159,7 +159,8 @@ class Places:
                 for report in reports:
                     place.phases[report["id"]] = report["phase"]
                     self._replicas[report["id"]] = report
-            if all(report["phase"] == "healthy" for report in reports):
+            ends = any(e["process"].get("restart") == "never" for e in cell.endpoints)
+            if not ends and all(report["phase"] == "healthy" for report in reports):
                 pause = QUIET
         except (DriverError, ValueError) as error:
             log.warning("%s can't be looked at: %s", place.document["location"], error)

@@ -33,7 +33,7 @@ START = timedelta(minutes=3)
 #: Nodes end what takes too long themselves; the control plane does where they don't.
 MARGIN = timedelta(seconds=5)
 #: A replica's last lines may come after its end.
-LINGER = timedelta(seconds=3)
+LINGER = timedelta(seconds=5)
 #: Ended runs of a component that are kept.
 KEPT = 200
 State, Phase = Run.State, Replica.Phase
@@ -167,7 +167,7 @@ def _moment(reported: Any, earliest: datetime, latest: datetime) -> datetime:
 
 def _ended(run: Run, detail: dict[str, Any]) -> None:
     code = detail.get("exit_code")
-    code = code if isinstance(code, int) and 0 <= code <= 255 else None
+    code = code if type(code) is int and 0 <= code <= 255 else None
     run.last_lines = detail.get("last_lines", [])
     if detail.get("timed_out"):
         end(run, State.TIMED_OUT, _too_long(run), code)

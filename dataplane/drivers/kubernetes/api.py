@@ -32,6 +32,7 @@ KINDS = {
     "Secret": ("secrets", True),
     "Deployment": ("deployments", True),
     "PodDisruptionBudget": ("poddisruptionbudgets", True),
+    "Pod": ("pods", True),
 }
 #: What is looked at, and belongs to no chart.
 SEEN = {

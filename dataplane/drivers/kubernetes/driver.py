@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataplane.drivers.interface import CellState, CellStatus, DriverError, PlacedCell, Rejected, Taken
-from dataplane.drivers.kubernetes import leaving, secrets, statuses, strangers
+from dataplane.drivers.kubernetes import leaving, once, secrets, statuses, strangers
 from dataplane.drivers.kubernetes.api import Api, Object
 from dataplane.drivers.kubernetes.budget import Budget
 from dataplane.drivers.kubernetes.drift import Drift, owned, with_ownership
@@ -61,7 +61,8 @@ class Kubernetes:
                 if leaving.stuck(namespace):
                     leaving.free(api, cell.location)
                 return CellStatus(CellState.REMOVING)
-            record, wanted = newest(api, cell.location), values(cell, self._site)
+            record, place = newest(api, cell.location), once.without_gone(api, cell)
+            wanted = values(place, self._site)
             if record is not None and record.status in UNFINISHED:
                 api.delete("v1", "Secret", RELEASES, record.secret)
                 record = newest(api, cell.location)
@@ -74,10 +75,11 @@ class Kubernetes:
                 secrets.keep(api, cell, self._site)
             if record is None or not record.made_from(self._chart, wanted):
                 strangers.make_room(api, cell)
-                helm.install(cell.location, wanted)
+                with once.beginning(api, place):
+                    helm.install(cell.location, wanted)
                 record = newest(api, cell.location)
             documents = _documents(record)
-            for document in documents:
+            for document in _lasting(documents):
                 Drift(api, document).repair()
             if not there:
                 secrets.keep(api, cell, self._site)
@@ -110,12 +112,12 @@ class Kubernetes:
             problem = f"Helm's last operation ended in the middle ({record.status})."
             return CellStatus(CellState.INTERRUPTED, number, (problem,))
         problems = []
-        if not record.made_from(self._chart, values(cell, self._site)):
+        if not record.made_from(self._chart, values(once.without_gone(api, cell), self._site)):
             problems.append("It was installed from another chart or with other values.")
         if namespace is None:
             return CellStatus(CellState.DRIFTED, number, (*problems, "The namespace is missing."))
         documents = _documents(record)
-        problems += [problem for document in documents if (problem := Drift(api, document).problem())]
+        problems += [problem for document in _lasting(documents) if (problem := Drift(api, document).problem())]
         for stranger in strangers.found(api, cell, documents):
             problems.append(f"{stranger['kind']} {stranger['metadata']['name']} isn't the platform's.")
         problems += secrets.problems(api, cell, self._site)
@@ -187,6 +189,11 @@ def _namespace(api: Api, cell: PlacedCell) -> Object | None:
 
 def _going(namespace: Object) -> bool:
     return bool(namespace["metadata"].get("deletionTimestamp"))
+
+
+def _lasting(documents: list[Object]) -> list[Object]:
+    """What is made again where it is missing: all but runs."""
+    return [item for item in documents if item["kind"] != "Pod"]
 
 
 def _documents(record: Record | None) -> list[Object]:

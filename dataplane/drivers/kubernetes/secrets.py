@@ -13,7 +13,7 @@ import json
 from dataplane.drivers.interface import PlacedCell
 from dataplane.drivers.kubernetes.api import Api, Object
 from dataplane.drivers.kubernetes.site import Site
-from dataplane.drivers.kubernetes.workloads import secret_of
+from dataplane.drivers.kubernetes.workloads import secret_of, variables
 
 PULL = "pull"
 _WHAT = "cytoplane.dev/secret"
@@ -25,7 +25,7 @@ def keep(api: Api, cell: PlacedCell, site: Site) -> None:
     known = {item["metadata"]["name"]: item for item in _all(api, cell)}
     for endpoint in cell.endpoints:
         if secret_of(endpoint["id"]) not in known:
-            _make(api, _environment(cell, endpoint["id"], endpoint["process"]["environment"]))
+            _make(api, _environment(cell, endpoint["id"], variables(endpoint)))
     if pulls(cell, site):
         wanted = _pull(cell, site)
         if known.get(PULL, {}).get("data") != wanted["data"]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dataplane.drivers.interface import PlacedCell
-from dataplane.drivers.kubernetes import sentences
+from dataplane.drivers.kubernetes import runs, sentences
 from dataplane.drivers.kubernetes.api import Api, Object
 
 LABEL = "cytoplane.dev/replica"
@@ -31,7 +31,7 @@ def reports(api: Api, cell: PlacedCell, before: dict[str, str]) -> list[dict[str
     pods: dict[str, list[Object]] = {}
     for pod in api.list("v1", "Pod", cell.location, labelSelector=LABEL):
         pods.setdefault(pod["metadata"]["labels"][LABEL], []).append(pod)
-    found = []
+    found = runs.reports(api, cell, pods, before)
     for endpoint in cell.endpoints:
         name = endpoint["id"]
         if name in deployments:

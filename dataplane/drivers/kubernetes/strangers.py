@@ -8,7 +8,7 @@ from dataplane.drivers.kubernetes.api import Api, Object
 #: What Helm writes on everything that it made.
 _MADE_BY = "meta.helm.sh/release-name"
 #: kind → versions in which it is looked for where the chart has none of it.
-_OURS: dict[str, list[str]] = {"Deployment": ["apps/v1"], "PodDisruptionBudget": []}
+_OURS: dict[str, list[str]] = {"Deployment": ["apps/v1"], "PodDisruptionBudget": [], "Pod": ["v1"]}
 #: Whoever's: policies add up, so any of them could open what is denied; services and ingresses take
 #: addresses and hosts that are others'. The quota has none of these, but a cluster counts only some seconds
 #: after it was told to.
@@ -51,9 +51,10 @@ def found(api: Api, cell: PlacedCell, documents: list[Object]) -> list[Object]:
 def make_room(api: Api, cell: PlacedCell) -> None:
     """Take away what somebody put where a replica comes: Helm wouldn't touch it, and the cell would stand."""
     names = {endpoint["id"] for endpoint in cell.endpoints}
-    for item in api.list("apps/v1", "Deployment", cell.location) if names else ():
-        if item["metadata"]["name"] in names and not _made(item, cell):
-            api.delete("apps/v1", "Deployment", cell.location, item["metadata"]["name"])
+    for version, kind in (("apps/v1", "Deployment"), ("v1", "Pod")) if names else ():
+        for item in api.list(version, kind, cell.location):
+            if item["metadata"]["name"] in names and not _made(item, cell):
+                api.delete(version, kind, cell.location, item["metadata"]["name"])
 
 
 def _made(item: Object, cell: PlacedCell) -> bool:

@@ -14,6 +14,8 @@ USER = 1000
 #: the time, as on a machine.
 RESERVED = 0.1
 _LEAST_CPU = 10
+#: Seconds beyond a run's time until its node ends it by itself: images are pulled in it.
+_MARGIN = 120
 _ID = re.compile(r"r[1-9][0-9]{0,17}")
 
 
@@ -22,6 +24,22 @@ def secret_of(replica: str) -> str:
     if not _ID.fullmatch(replica):
         raise ValueError(f"{replica[:40]!r} isn't a replica")
     return f"env-{replica}"
+
+
+def once(endpoint: dict[str, Any]) -> bool:
+    """Whether it is a run's: started at most once."""
+    return endpoint["process"].get("restart") == "never"
+
+
+def variables(endpoint: dict[str, Any]) -> dict[str, str]:
+    """What its secret holds: the process's variables, and words of a command that may be secret."""
+    process = endpoint["process"]
+    words = process["command"] if process.get("sealed") else ()
+    return process["environment"] | {_word(number): word for number, word in enumerate(words)}
+
+
+def _word(number: int) -> str:
+    return f"CYTOPLANE_ARGUMENT_{number}"
 
 
 def workload(endpoint: dict[str, Any], site: Site) -> dict[str, Any]:
@@ -43,7 +61,12 @@ def workload(endpoint: dict[str, Any], site: Site) -> dict[str, Any]:
         "user": USER,
         "readOnly": True,
     }
-    if process["command"]:
+    if once(endpoint):
+        found["once"] = {"deadline": int(process["timeout"]) + _MARGIN}
+    if process.get("sealed"):
+        # Neither Helm's records nor the pod's object show them: the node fills them in from the secret.
+        found["command"] = [f"$({_word(number)})" for number in range(len(process["command"]))]
+    elif process["command"]:
         # Kubernetes would read `$(NAME)` as a variable of its own, and `$$` as an escape.
         found["command"] = [part.replace("$", "$$") for part in process["command"]]
     return found
