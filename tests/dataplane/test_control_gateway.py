@@ -28,6 +28,7 @@ from delivery import actions, machine
 from delivery.models import Build
 from infra.config import Config
 from tests.dataplane import processes
+from tests.dataplane.certificates import ended
 from tests.dataplane.listener import config  # noqa: F401  a fixture
 from tests.dataplane.planes.conftest import Bare
 from tests.factories import World
@@ -237,32 +238,11 @@ def test_a_known_client_gets_its_state_and_refusals_as_sentences(
         agent.post("/agent/report", {})
 
 
-def _ended(agent: ControlPlane, days: int = 1) -> None:
-    """Replace the node's certificate by one that the authority signed and that ended some days ago."""
-    signer = authority.Authority()
-    key = serialization.load_pem_private_key(agent.key.read_bytes(), None)
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([]))
-        .issuer_name(signer.certificate.subject)
-        .public_key(key.public_key())  # type: ignore[arg-type]
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=days + 7))
-        .not_valid_after(now - timedelta(days=days))
-        .sign(signer._key, hashes.SHA256())
-    )
-    Certificate.objects.update(
-        fingerprint=authority.fingerprint(certificate), expires_at=now - timedelta(days=days)
-    )
-    agent.certificate.write_text(authority.pem(certificate))
-
-
 @pytest.mark.parametrize("days", [1, 31])
 def test_an_ended_certificate_is_renewed_and_opens_nothing_else(
     config: Config, agent: ControlPlane, days: int
 ) -> None:
-    _ended(agent, days)
+    agent.certificate.write_text(ended(agent.key.read_bytes(), days))
     for path in ("/agent/report", "/agent/acknowledge"):
         with pytest.raises(Refused, match="expired"):
             agent.post(path, {})
