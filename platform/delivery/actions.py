@@ -230,6 +230,10 @@ def scale(*, acting_user: Actor, cell: Cell, numbers: dict[str, int]) -> Deploym
             raise CytoplaneError("not-found", kind="component")
         if not 0 <= number <= MOST_REPLICAS:
             raise CytoplaneError("invalid", field=name, message=f"Replicas are 0 to {MOST_REPLICAS}.")
+        if (component := specification.components[name]).task is not None:
+            raise CytoplaneError(
+                "invalid", field=name, message=f"`{name}` is a {component.kind}: it runs and ends."
+            )
         if specification.components[name].number(number) != number:
             scaling = specification.components[name].scaling
             assert scaling is not None
