@@ -11,7 +11,6 @@ from ninja.errors import HttpError, ValidationError
 
 from api.auth import authenticate
 from api.document import complete
-from autoscaling.api import router as autoscaling
 from controlplane.errors import CytoplaneError
 from dataplane.planes.api import router as planes
 from delivery.api import router as delivery
@@ -48,7 +47,6 @@ api.add_router("", sign_in, auth=None, tags=["sign-in"])
 api.add_router("", tenants, tags=["tenants"])
 api.add_router("", projects, tags=["projects"])
 api.add_router("", delivery, tags=["delivery"])
-api.add_router("", autoscaling, tags=["delivery"])
 api.add_router("", telemetry, tags=["telemetry"])
 api.add_router("", execution, tags=["sessions"])
 api.add_router("", planes, tags=["planes"])

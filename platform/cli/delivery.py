@@ -220,11 +220,18 @@ def ps(
 
 
 def scale(
-    numbers: Annotated[list[str], typer.Argument(metavar="COMPONENT=NUMBER...")],
+    numbers: Annotated[list[str] | None, typer.Argument(metavar="[COMPONENT=NUMBER...]")] = None,
     wait: Wait = True, tenant: Tenant = "", project: Project = "", environment: Environment = "production",
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Change numbers of replicas, all in one deployment."""
+    """Change numbers of replicas, all in one deployment; without one, show them.
+
+    A component that follows its load shows what was measured and decided. A number within its range holds
+    until the next decision.
+    """
+    if not numbers:
+        _numbers(Api().get(f"{place.cell(tenant, project, environment).path}/scale"), as_json)
+        return
     wanted = {}
     for word in numbers:
         name, _, text = word.partition("=")
@@ -236,7 +243,26 @@ def scale(
     where, api = place.cell(tenant, project, environment), Api()
     answer = api.post(f"{where.path}/scale", {"numbers": wanted})
     text = "Scaling " + ", ".join(f"{name} to {number}" for name, number in wanted.items()) + "."
+    if following := answer.get("follow_load"):
+        output.note(f"Following load: {', '.join(following)}. The number holds until the next decision.")
     progress.after(api, where, answer["id"], answer, text, wait=wait, raw=as_json)
+
+
+def _numbers(rows: list[dict[str, Any]], raw: bool) -> None:
+    """Components with their numbers, and what was decided last of those that follow load."""
+    for row in rows if not raw else ():
+        found = row["autoscaling"]
+        if found is None:
+            continue
+        row |= {
+            "range": f"{found['min']} to {found['max']}",
+            "load": found["why"] or "not measured yet",
+            "decided": f"{found['change']} ({output.ago(found['changed_at'])})" if found["changed_at"] else "",
+            "held": found["held"],
+        }
+    columns = {"component": "COMPONENT", "replicas": "REPLICAS", "range": "RANGE", "load": "LOAD",
+               "decided": "LAST CHANGE", "held": "HELD BY"}  # fmt: skip
+    output.table(rows, columns, raw=raw, empty="Nothing has replicas.")
 
 
 def register(app: typer.Typer) -> None:

@@ -11,6 +11,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 from ninja import Router, Schema
 
 from api.paging import page
+from autoscaling import queries as autoscaling
 from delivery import actions, queries, run_api
 from delivery.models import Deployment, LogChunk, Release, Replica
 from projects.queries import get_cell
@@ -123,10 +124,23 @@ def list_replicas(request: HttpRequest, tenant: str, project: str, environment: 
     return [replica_out(row) for row in queries.replicas(cell)]
 
 
+@router.get(
+    f"{_CELL}/scale",
+    operation_id="get_scale",
+    summary="Numbers of replicas, and how those that follow load were decided",
+)
+def read_scale(request: HttpRequest, tenant: str, project: str, environment: str) -> list[dict[str, Any]]:
+    cell = get_cell(actor_of(request), tenant, project, environment)
+    return autoscaling.scale(cell)
+
+
 @router.post(f"{_CELL}/scale", operation_id="scale", summary="Numbers of replicas")
 def scale(request: HttpRequest, tenant: str, project: str, environment: str, body: Scale) -> dict[str, Any]:
     cell = get_cell(actor_of(request), tenant, project, environment)
-    return deployment_out(actions.scale(acting_user=actor_of(request), cell=cell, numbers=body.numbers))
+    deployment = actions.scale(acting_user=actor_of(request), cell=cell, numbers=body.numbers)
+    # For those the number holds until the next decision.
+    following = sorted(body.numbers.keys() & autoscaling.states(cell).keys())
+    return deployment_out(deployment) | {"follow_load": following}
 
 
 @router.get(f"{_CELL}/deployments", operation_id="list_deployments", summary="Deployments, newest first")

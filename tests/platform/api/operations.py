@@ -84,6 +84,7 @@ TABLE: dict[str, Operation] = {
     "promote": Operation(WRITERS, "deploy", {"to": "staging"}, path={"number": "1"}),
     "rollback": Operation(WRITERS, "deploy", path={"number": "1"}),
     "list_replicas": READ,
+    "get_scale": READ,
     "scale": Operation(WRITERS, "deploy", {"numbers": {"web": 2}}),
     "list_deployments": READ,
     "get_deployment": Operation(READERS, "read", path={"number": "{failed}"}),

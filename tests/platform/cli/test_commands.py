@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from autoscaling import actions as autoscaling
+from autoscaling import load
 from cli import errors, progress
-from delivery.models import Deployment, LogChunk
+from delivery.models import Deployment, LogChunk, Replica
 from projects.models import Project
 from telemetry.models import Edge, LogLine
 from tenants.models import Tenant
@@ -327,6 +329,28 @@ def test_what_makes_a_deployment_tells_its_number(shop: Platform) -> None:
                   "scale nothing=1"):  # fmt: skip
         assert cyto(*words.split()).code == errors.NOT_FOUND, words
     assert cyto("scale", "web=51").code == errors.USAGE
+
+
+def test_scale_shows_numbers_and_what_load_decides(platform: Platform) -> None:
+    world, cyto = platform.world, platform.cyto
+    cell = world.cell(world.project("shop"))
+    platform.stand_in()
+    assert "Nothing has replicas" in cyto("scale").err
+    text = "web: {kind: web, command: serve, replicas: {min: 1, max: 4, cpu: 50}}"
+    world.deploy(cell, f"components: {{{text}, task: {{command: work, replicas: 2}}}}")
+    lines = cyto("scale").out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["COMPONENT", "REPLICAS"], ["task", "2"], ["web", "1"]]
+    assert "1 to 4  not measured yet" in lines[2]
+    replica = Replica.objects.get(workload__component__name="web")
+    load.record(world.plane, [{"id": f"r{replica.pk}", "cpu": 0.5}])
+    assert autoscaling.look(cell.pk) is not None
+    assert "1 to 2: CPU 100 % of the limit, 50 wanted" in cyto("scale").out
+    found = {row["component"]: row["autoscaling"] for row in cyto("scale", "--json").json}
+    assert found["task"] is None
+    assert (found["web"]["target"], found["web"]["seen"]["cpu"]) == ({"cpu": 50, "requests": None}, 100.0)
+    assert cyto("scale", "web=5", "--no-wait").error == "scales-itself"
+    ran = cyto("scale", "web=3", "--no-wait")
+    assert "Following load: web. The number holds until the next decision." in ran.err
 
 
 def test_nothing_to_go_back_to_is_a_conflict(platform: Platform) -> None:

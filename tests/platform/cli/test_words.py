@@ -95,7 +95,7 @@ def test_a_bare_topic_without_a_list_shows_its_help(cyto: Cyto) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        "nosuch", "tokens nosuch", "tokens --jsn", "why", "why web", "tenants show", "config set", "scale",
+        "nosuch", "tokens nosuch", "tokens --jsn", "why", "why web", "tenants show", "config set",
         "tokens revoke x", "tokens create ci --days 0", "deployments show 0", "deployments show x",
         "logs -n 0", "logs --lines many", "edges --minutes 9999", "releases --limit 1000", "config set novalue",
         "config set =value", "config set A=1 A=2", "config secret KEY=value", "scale web", "scale web=x",
