@@ -7,9 +7,12 @@ import sys
 
 NAMES = {
     "push": "git push to live, code only against new dependencies",
+    "push_kube": "git push to live, on Kubernetes against the machine",
     "gateway": "requests through the north gateway against a bare Envoy",
     "service": "connections through a service address against direct ones",
     "service_kube": "connections through real kube-proxy at 5,000 services against direct ones",
+    "cells_kube": "100 cells on the development cluster, one at a time against eight",
+    "pods_kube": "the agent with 0, 50 and 200 pods, idle and while they come and go",
     "services": "connections at 1 to 10,000 services against direct ones and iptables rules",
     "veth": "traffic with policy and accounting against plain veths",
     "tracking": "traffic past the node's connection tracking against the same traffic tracked",
@@ -26,7 +29,7 @@ def main() -> int:
     if name not in NAMES:
         print("make bench NAME=…")
         for known, what in NAMES.items():
-            print(f"  {known:<10} {what}")
+            print(f"  {known:<12} {what}")
         return 2 if name else 0
     importlib.import_module(f"infra.bench.{name}").run()
     return 0

@@ -9,7 +9,7 @@ from infra.bench.report import show
 from infra.config import load
 
 
-def _pss(pid: int) -> float:
+def pss(pid: int) -> float:
     """MiB of a process; pages that several share count in parts."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -31,8 +31,8 @@ def _family(first: int) -> list[int]:
 
 def run() -> None:
     config = load()
-    parts = {name: sum(map(_pss, _family(pid))) for name, pid in supervisor.pids(config).items()}
-    parts["supervisor"] = _pss(int((config.run / "supervisor.pid").read_text()))
+    parts = {name: sum(map(pss, _family(pid))) for name, pid in supervisor.pids(config).items()}
+    parts["supervisor"] = pss(int((config.run / "supervisor.pid").read_text()))
     parts["all"] = sum(parts.values())
     rows = [{"part": name, "MiB": size} for name, size in parts.items()]
     show("memory", rows, "Goals: all under 700, agent under 150. Workloads' own processes aren't counted.")

@@ -8,7 +8,8 @@ import time
 from infra.bench.report import show
 from infra.bench.world import World
 
-_SERVER = """
+PROCFILE = "web: exec python server.py\n"
+SERVER = """
 import http.server, os, socket, flask
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -23,12 +24,12 @@ ROUNDS = 5
 def run() -> None:
     code, dependencies = [], []
     with World() as world:
-        world.write("Procfile", "web: exec python server.py\n")
-        world.write("server.py", _SERVER.replace("{version}", "first"))
+        world.write("Procfile", PROCFILE)
+        world.write("server.py", SERVER.replace("{version}", "first"))
         world.write("requirements.txt", "flask==3.1.3\n")
         world.push()
         for number in range(ROUNDS):
-            world.write("server.py", _SERVER.replace("{version}", f"code {number}"))
+            world.write("server.py", SERVER.replace("{version}", f"code {number}"))
             world.settle()
             begun = time.monotonic()
             world.push()

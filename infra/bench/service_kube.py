@@ -1,8 +1,7 @@
 """Short HTTP connections at 5,000 services: through the platform's, and through real kube-proxy's, against
 direct ones with and without it.
 
-Client and server are pods of one node of the development cluster. The one that runs in
-``CYTOPLANE_CLUSTER_HOME`` is used and left as it was; if none runs, one is started and removed again.
+Client and server are pods of one node of the development cluster (``clusters``).
 """
 
 from __future__ import annotations
@@ -14,16 +13,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from bpf.tables import Service
 from infra import supervisor
+from infra.bench import clusters
 from infra.bench import pair as pairs
 from infra.bench.report import show
-from infra.cluster import control, images, proxy
+from infra.cluster import images, proxy
 from infra.cluster.client import Client
 from infra.cluster.settings import Cluster, load
 
@@ -38,7 +38,13 @@ _CONNTRACK = ("time_wait", "close", "fin_wait", "last_ack")
 
 def run() -> None:
     cluster = load()
-    with _running(cluster), Client(cluster, seconds=60) as client, tempfile.TemporaryDirectory() as folder:
+    if supervisor.states(cluster) and proxy.runs(cluster):
+        raise SystemExit("kube-proxy runs already: `make cluster` without KUBE_PROXY first.")
+    with (
+        clusters.running(cluster),
+        Client(cluster, seconds=60) as client,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         traffic = pairs.build(Path(folder))
         with _pods(cluster, client) as (near, far, address):
             server = pairs.serve(traffic, far)
@@ -49,7 +55,7 @@ def run() -> None:
             finally:
                 server.kill()
                 server.wait()
-    show("service_kube", rows, f"wrk with Connection: close, {SECONDS} s each, median of {ROUNDS}.")
+    show("service_kube", rows, f"wrk with Connection: close, {SECONDS} s each, median of {ROUNDS} rounds.")
 
 
 def _ours() -> list[dict[str, Any]]:
@@ -61,18 +67,24 @@ def _ours() -> list[dict[str, Any]]:
         ]
         two.tables.set_services(services)
         ways = (("direct", two.server4), ("its last service", services[-1].address))
-        rates = {way: statistics.median(two.wrk(host, SECONDS) for _ in range(ROUNDS)) for way, host in ways}
+        rates = _in_turn(ways, lambda host: two.wrk(host, SECONDS))
     return [
         {"way": f"Cytoplane at {SERVICES}: {way}", "connections/s": rate, "of direct": rate / rates["direct"]}
         for way, rate in rates.items()
     ]
 
 
+def _in_turn(ways: Iterable[tuple[str, str]], through: Callable[[str], float]) -> dict[str, float]:
+    """Way → the median of its rounds, each round once through all ways."""
+    rounds = [{way: through(host) for way, host in ways} for _ in range(ROUNDS)]
+    return {way: statistics.median(each[way] for each in rounds) for way in rounds[0]}
+
+
 def _measured(cluster: Cluster, near: Path, address: str) -> list[dict[str, Any]]:
     def through(host: str) -> float:
-        return statistics.median(pairs.wrk(near, host, SECONDS) for _ in range(ROUNDS))
+        return pairs.wrk(near, host, SECONDS)
 
-    bare = through(address)
+    bare = _in_turn([("direct", address)], through)["direct"]
     rows: list[dict[str, Any]] = [{"way": "direct, no kube-proxy", "connections/s": bare, "of direct": 1.0}]
     begun = time.monotonic()
     proxy.switch(cluster, True, nodes=[_NODE])
@@ -87,8 +99,7 @@ def _measured(cluster: Cluster, near: Path, address: str) -> list[dict[str, Any]
             ("its middle service", found[len(found) // 2]),
             ("its last service", found[-1]),
         ]
-        for way, host in ways:
-            rate = through(host)
+        for way, rate in _in_turn(ways, through).items():
             rows.append(
                 {"way": f"kube-proxy at {SERVICES}: {way}", "connections/s": rate, "of direct": rate / bare}
             )
@@ -108,20 +119,6 @@ def _inside(cluster: Cluster, *command: str) -> str:
     enter = [sys.executable, "-m", "infra.cluster.enter", f"node{_NODE}", "--", *command]
     environment = images.cluster_environment(cluster)
     return subprocess.run(enter, env=environment, capture_output=True, text=True, check=True).stdout
-
-
-@contextlib.contextmanager
-def _running(cluster: Cluster) -> Iterator[None]:
-    if supervisor.states(cluster):
-        if proxy.runs(cluster):
-            raise SystemExit("kube-proxy runs already: `make cluster` without KUBE_PROXY first.")
-        yield
-        return
-    try:
-        control.up(cluster, lambda text: print(f"-----> {text}", file=sys.stderr))
-        yield
-    finally:
-        control.down(cluster, lambda _: None)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from bpf import layout, loader
 from bpf import sys as bpf
 from infra import supervisor
 from infra.bench import change, rows
-from infra.bench.memory import _pss
+from infra.bench.memory import pss
 from infra.bench.report import show
 from infra.config import Config, load
 
@@ -41,7 +41,7 @@ def run() -> None:
 
 def _agent(config: Config) -> float:
     """Bytes of the agent's process."""
-    return _pss(supervisor.pids(config)["agent"]) * 2**20
+    return pss(supervisor.pids(config)["agent"]) * 2**20
 
 
 def _entries(config: Config) -> int:

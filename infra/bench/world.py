@@ -89,14 +89,14 @@ class World:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
-    def push(self) -> str:
+    def push(self, branch: str = "main") -> str:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", "Change")
-        return self.git("push", self.url, "main")
+        return self.git("push", self.url, f"main:{branch}")
 
-    def settle(self) -> None:
+    def settle(self, environment: str = "production") -> None:
         """Wait until the last deployment has drained: the next one would wait for it."""
-        path = f"/tenants/{TENANT}/projects/{PROJECT}/environments/production/deployments"
+        path = f"/tenants/{TENANT}/projects/{PROJECT}/environments/{environment}/deployments"
         while self.api.call("GET", path)[0]["state"] != "live":
             time.sleep(0.1)
 

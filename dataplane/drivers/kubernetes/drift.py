@@ -73,18 +73,19 @@ class Drift:
             return f"{name} is being deleted."
         return f"{name} was changed." if self._differs(live) else ""
 
-    def repair(self) -> None:
-        """Make the object what it should be; nothing if it is."""
+    def repair(self) -> bool:
+        """Make the object what it should be; whether it wasn't, or won't stay."""
         live = self._live()
         if live is not None and not self._differs(live):
-            return
+            return bool(live["metadata"].get("deletionTimestamp"))
         if live is None or self._document["kind"] in _SHARED:
             self._api.apply(self._document)
-            return
+            return True
         metadata = live["metadata"]
         for part in ("labels", "annotations"):
             metadata[part] = {**(metadata.get(part) or {}), **self._document["metadata"][part]}
         self._api.replace({**live, **self._content()})
+        return True
 
 
 _NOT_CONTENT = {"apiVersion", "kind", "metadata", "status"}

@@ -79,15 +79,18 @@ class Kubernetes:
                     helm.install(cell.location, wanted)
                 record = newest(api, cell.location)
             documents = _documents(record)
-            for document in _lasting(documents):
-                Drift(api, document).repair()
+            repaired = [Drift(api, document).repair() for document in _lasting(documents)]
             if not there:
                 secrets.keep(api, cell, self._site)
-            for stranger in strangers.found(api, cell, documents):
+            extra = strangers.found(api, cell, documents)
+            for stranger in extra:
                 api.delete(
                     stranger["apiVersion"], stranger["kind"], cell.location, stranger["metadata"]["name"]
                 )
             secrets.sweep(api, cell, self._site)
+            if record is not None and record.made_from(self._chart, wanted) and not (any(repaired) or extra):
+                # Each object has just been compared with what it should be.
+                return CellStatus(CellState.READY, record.revision)
             return self._seen(api, cell)
 
     def reports(self, cell: PlacedCell, before: dict[str, str]) -> list[dict[str, Any]]:
@@ -117,7 +120,9 @@ class Kubernetes:
         if namespace is None:
             return CellStatus(CellState.DRIFTED, number, (*problems, "The namespace is missing."))
         documents = _documents(record)
-        problems += [problem for document in _lasting(documents) if (problem := Drift(api, document).problem())]
+        problems += [
+            problem for document in _lasting(documents) if (problem := Drift(api, document).problem())
+        ]
         for stranger in strangers.found(api, cell, documents):
             problems.append(f"{stranger['kind']} {stranger['metadata']['name']} isn't the platform's.")
         problems += secrets.problems(api, cell, self._site)

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Coroutine
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,9 @@ _HOMES = (
     *(f"HELM_{what}_HOME={_NOWHERE}" for what in ("CACHE", "CONFIG", "DATA")),
     "PATH=/usr/bin:/bin",
 )
+#: Where what the cluster offers is kept for the time of one run: Helm asks eight times otherwise, each time
+#: with a request for every version of every group.
+_OFFERED = "KUBECACHEDIR"
 #: What of the environment concerns the way to a cluster.
 _KEPT = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _PASSING = re.compile(
@@ -85,9 +89,10 @@ class _Command(Command):
 
     async def run(self, command: list[Any], input: bytes | None = None) -> bytes:
         kept = [f"{name}={os.environ[name]}" for name in _KEPT if name in os.environ]
-        # Workers have no home of their own, and neither plugins nor settings of anybody's are wanted.
-        clean = ["env", "-i", *_HOMES, *kept]
-        return await super().run(["--pdeathsig", "KILL", "--", *clean, executable(), *command], input)
+        with tempfile.TemporaryDirectory(prefix="cytoplane-helm-", ignore_cleanup_errors=True) as offered:
+            # Workers have no home of their own, and neither plugins nor settings of anybody's are wanted.
+            clean = ["env", "-i", *_HOMES, f"{_OFFERED}={offered}", *kept]
+            return await super().run(["--pdeathsig", "KILL", "--", *clean, executable(), *command], input)
 
 
 class Helm:

@@ -18,6 +18,7 @@ import yaml
 
 from dataplane.drivers import CellState, Denied, Quota, Rejected, Taken, Unreachable
 from dataplane.drivers.kubernetes import Kubeconfig, Kubernetes
+from dataplane.drivers.kubernetes.api import Api, Object
 from dataplane.drivers.kubernetes.driver import CHART
 from dataplane.drivers.kubernetes.helm import executable
 from dataplane.drivers.kubernetes.records import RELEASES
@@ -109,6 +110,33 @@ def test_ensuring_again_touches_nothing(cluster: Cluster) -> None:
     before = versions(cluster, place.location)
     assert driver.ensure(place).revision == 1
     assert versions(cluster, place.location) == before
+
+
+def test_a_run_of_helm_asks_once_what_the_cluster_offers(cluster: Cluster) -> None:
+    place, driver, log = cell(), cluster.driver(), cluster.server.folder / "kube-apiserver.log"
+    begun = log.stat().st_size
+    with cluster.api() as api:
+        # From level 3 on the server writes a line for each request.
+        api._send("PUT", "/debug/flags/v", 3)
+        driver.ensure(place)
+        api._send("PUT", "/debug/flags/v", 0)
+    lines = log.read_text(errors="replace")[begun:].splitlines()
+    own = [line for line in lines if "Helm/" in line and f'verb="GET" URI="/apis/{POLICIES}?' in line]
+    assert len(own) == 1
+
+
+def test_what_is_as_it_should_be_is_compared_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, driver, compared = cell(), cluster.driver(), []
+    driver.ensure(place)
+    really = Api.would_be
+
+    def noting(self: Api, document: Object) -> Object:
+        compared.append(document["metadata"]["name"])
+        return really(self, document)
+
+    monkeypatch.setattr(Api, "would_be", noting)
+    assert driver.ensure(place).state == CellState.READY
+    assert sorted(compared) == sorted(set(compared))
 
 
 def test_another_quota_is_an_upgrade(cluster: Cluster) -> None:
