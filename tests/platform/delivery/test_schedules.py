@@ -1,0 +1,239 @@
+"""Schedules: one run for each time, whoever looks at the clock and whenever; and jobs of a deployment."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from threading import Barrier, Thread
+
+import pytest
+from django.db import connections
+from django.utils import timezone
+
+from cells.specification import tasks
+from controlplane.errors import CytoplaneError
+from delivery import actions, machine, run_actions, runs, schedules
+from delivery.models import Deployment, Replica, Run, Schedule
+from projects.models import Cell
+from tests import factories
+from tests.factories import World
+from tests.platform.delivery.test_runs import advance, says
+
+CRON = """
+components:
+  web: {{kind: worker, command: serve}}
+  tick: {{schedule: "{schedule}", command: tick{more}}}
+"""
+JOB = """
+components:
+  web: {kind: worker, command: serve}
+  migrate: {kind: job, command: migrate, retries: %d}
+"""
+
+
+def cron(schedule: str = "*/5 * * * *", **more: object) -> str:
+    return CRON.format(schedule=schedule, more="".join(f", {key}: {value}" for key, value in more.items()))
+
+
+@pytest.fixture
+def cell(world: World) -> Cell:
+    return served(world, cron())
+
+
+def served(world: World, text: str) -> Cell:
+    made = world.cell()
+    world.deploy(made, text)
+    return world.cell(made.project)
+
+
+def due(ago: timedelta = timedelta(seconds=1)) -> Schedule:
+    """The schedule, whose time came so long ago."""
+    row = Schedule.objects.get()
+    row.next_at = timezone.now() - ago
+    row.save()
+    return row
+
+
+def test_times_of_a_schedule_are_in_utc_and_after_a_moment() -> None:
+    noon = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+    assert tasks.following("0 12 * * *", noon) == noon + timedelta(days=1)
+    assert tasks.following("0 12 * * *", noon - timedelta(seconds=1)) == noon
+    assert tasks.latest("0 12 * * *", noon) == noon
+    assert tasks.latest("0 12 * * *", noon - timedelta(microseconds=1)) == noon - timedelta(days=1)
+
+
+def test_a_schedule_is_in_force_once_its_release_serves_and_with_it_goes(world: World, cell: Cell) -> None:
+    first = Schedule.objects.get()
+    assert first.expression == "*/5 * * * *"
+    assert timezone.now() < first.next_at <= timezone.now() + timedelta(minutes=5)
+    assert not Replica.objects.filter(workload__component__name="tick").exists()
+    # The same one: its next time stays, though the release is another.
+    Schedule.objects.update(next_at=first.next_at - timedelta(days=1))
+    world.deploy(cell, cron())
+    assert Schedule.objects.get().next_at == first.next_at - timedelta(days=1)
+    world.deploy(cell, cron("0 0 1 1 *"))
+    assert Schedule.objects.get().next_at > timezone.now()
+    world.deploy(cell, "components: {web: {kind: worker, command: serve}}")
+    assert not Schedule.objects.exists()
+
+
+def test_missed_times_are_made_up_for_by_one_run_of_the_last(world: World, cell: Cell) -> None:
+    row = due(timedelta(hours=5))
+    run = schedules.strike(row.pk)
+    assert run is not None and run.scheduled_for is not None
+    assert timezone.now() - run.scheduled_for < timedelta(minutes=5)
+    assert Schedule.objects.get().next_at > timezone.now()
+    assert schedules.strike(row.pk) is None
+    assert Run.objects.count() == 1
+    assert (run.kind, run.created_by, run.words) == ("cron", "schedule", 0)
+
+
+def test_a_time_that_was_struck_already_is_nobodys_again(world: World, cell: Cell) -> None:
+    row = due()
+    first = schedules.strike(row.pk)
+    assert first is not None
+    runs.stop(first, "")
+    # As if the other clock had read the row before.
+    Schedule.objects.update(next_at=first.scheduled_for)
+    assert schedules.strike(row.pk) is None
+    assert Run.objects.count() == 1
+
+
+def test_two_clocks_at_once_make_one_run(committed_world: World) -> None:
+    served(committed_world, cron())
+    row = due()
+    made: list[Run | None] = []
+    barrier = Barrier(4)
+
+    def strike() -> None:
+        barrier.wait()
+        made.append(schedules.strike(row.pk))
+        connections.close_all()
+
+    threads = [Thread(target=strike) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [run is not None for run in made].count(True) == 1
+    assert Run.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "states"),
+    [
+        ("forbid", ["starting", "skipped"]),
+        ("replace", ["cancelled", "starting"]),
+        ("allow", ["starting", "starting"]),
+    ],
+)
+def test_what_happens_if_the_last_run_still_goes_on(
+    world: World, concurrency: str, states: list[str]
+) -> None:
+    served(world, cron(concurrency=concurrency))
+    first = schedules.strike(due(timedelta(minutes=7)).pk)
+    assert first is not None and first.scheduled_for is not None
+    Run.objects.update(scheduled_for=first.scheduled_for - timedelta(minutes=5))
+    assert schedules.strike(due().pk) is not None
+    assert list(Run.objects.order_by("pk").values_list("state", flat=True)) == states
+
+
+def test_what_the_plan_doesnt_allow_or_a_suspended_tenant_would_run_is_skipped_and_says_why(
+    world: World, cell: Cell
+) -> None:
+    type(world.plan).objects.update(replicas=1)
+    skipped = schedules.strike(due().pk)
+    assert skipped is not None and skipped.state == "skipped"
+    assert "plan of acme allows 1 replicas" in skipped.reason
+    Run.objects.all().delete()
+    type(world.acme).objects.filter(pk=world.acme.pk).update(state="suspended")
+    skipped = schedules.strike(due().pk)
+    assert skipped is not None and "suspended" in skipped.reason
+
+
+def test_a_run_that_failed_is_tried_again_as_often_as_declared(world: World) -> None:
+    served(world, cron(retries=1))
+    first = schedules.strike(due().pk)
+    assert first is not None
+    assert says(world, first, "ended", exit_code=1) == "failed"
+    second = Run.objects.latest("pk")
+    assert (second.attempt, second.scheduled_for) == (2, first.scheduled_for)
+    says(world, second, "ended", exit_code=1)
+    assert Run.objects.count() == 2
+    # What may have run to its end isn't.
+    third = schedules.strike(due(timedelta(minutes=9)).pk)
+    Run.objects.filter(pk__lte=second.pk).delete()
+    third = third or schedules.strike(due(timedelta(minutes=9)).pk)
+    assert third is not None
+    says(world, third, "lost")
+    assert Run.objects.count() == 1
+
+
+def test_a_cron_can_be_run_now_and_isnt_scaled(world: World, cell: Cell) -> None:
+    run = run_actions.start(acting_user=world.actor("developer"), cell=cell, component="tick")
+    assert (run.kind, run.timeout, run.words) == ("once", 3600, 0)
+    with pytest.raises(CytoplaneError) as refused:
+        actions.scale(acting_user=world.actor(), cell=cell, numbers={"tick": 1})
+    assert refused.value.code == "invalid"
+    answer = world.api("viewer").get("/tenants/acme/projects/shop/environments/production/schedules").json()
+    assert [(row["component"], row["schedule"], row["last"]) for row in answer] == [
+        ("tick", "*/5 * * * *", None)
+    ]
+
+
+# Jobs.
+
+
+def pushed(world: World, cell: Cell, retries: int = 0) -> Deployment:
+    deployment = world.push(cell)
+    machine.advance(deployment.pk)
+    factories.built(deployment, JOB % retries)
+    assert machine.advance(deployment.pk) == "starting"
+    return deployment
+
+
+def test_a_job_ends_well_before_anything_of_its_release_starts(world: World) -> None:
+    cell = world.cell()
+    deployment = pushed(world, cell)
+    run = Run.objects.get()
+    assert (run.kind, run.state, run.deployment_id) == ("job", "starting", deployment.pk)
+    assert not Replica.objects.filter(wanted="run").exists()
+    assert machine.advance(deployment.pk) == "starting"
+    assert Run.objects.count() == 1
+    assert says(world, run, "ended", exit_code=0) == "succeeded"
+    world.finish(deployment)
+    assert [step.name for step in deployment.steps.all()] == ["build", "jobs", "start", "switch", "drain"]
+    assert Run.objects.count() == 1
+    # Scaling and going back bring nothing that hasn't run.
+    cell = world.cell(cell.project)
+    world.finish(actions.scale(acting_user=world.actor(), cell=cell, numbers={"web": 2}))
+    assert Run.objects.count() == 1
+
+
+def test_a_job_that_fails_fails_the_deployment_with_its_last_lines(world: World) -> None:
+    cell = world.cell()
+    deployment = pushed(world, cell, retries=1)
+    says(world, Run.objects.latest("pk"), "ended", exit_code=3, last_lines=["no such table"])
+    assert machine.advance(deployment.pk) == "starting", "there is another try"
+    again = Run.objects.latest("pk")
+    assert again.attempt == 2
+    says(world, again, "ended", exit_code=3, last_lines=["no such table"])
+    assert machine.advance(deployment.pk) == "failed"
+    deployment.refresh_from_db()
+    assert deployment.error_code == "job-failed"
+    assert "no such table" in "".join(deployment.log.values_list("text", flat=True))
+
+
+def test_a_deployment_that_is_cancelled_ends_its_job(world: World) -> None:
+    deployment = pushed(world, world.cell())
+    actions.cancel(acting_user=world.actor(), deployment=deployment)
+    assert machine.advance(deployment.pk) == "cancelled"
+    run = Run.objects.get()
+    assert (run.state, run.replica) == ("cancelled", None)
+    assert advance(run) == "cancelled"
+
+
+def test_a_job_of_a_deployment_isnt_cancelled_by_itself(world: World) -> None:
+    deployment = pushed(world, world.cell())
+    with pytest.raises(CytoplaneError) as refused:
+        run_actions.cancel(acting_user=world.actor(), cell=deployment.cell, run=Run.objects.get())
+    assert refused.value.code == "conflict"
