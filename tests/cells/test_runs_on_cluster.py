@@ -70,7 +70,7 @@ def kept_by_helm(delivery: Delivery, place: Place) -> str:
 
     text = ""
     for item in found:
-        if item["metadata"]["labels"].get("name") == place.location:
+        if (item["metadata"].get("labels") or {}).get("name") == place.location:
             packed = base64.b64decode(base64.b64decode(item["data"]["release"]))
             text += zlib.decompress(packed, zlib.MAX_WBITS | 16).decode()
     return text
