@@ -12,6 +12,7 @@ from django.db.models import Max, Q, Sum
 from django.utils import timezone
 from django.utils.http import urlencode
 
+from autoscaling import queries as autoscaling
 from bpf.reasons import REASONS
 from cells.boundary.model import ALLOW, AUDIT, DENY, EGRESS, PROTOCOLS
 from dataplane.addresses import IDENTITY_NODE, IDENTITY_RESOLVER
@@ -53,6 +54,8 @@ class ComponentRow:
     hosts: list[str]
     spec: specification.Component | None
     replicas: list[Replica]
+    #: How its number follows its load, if it does.
+    following: autoscaling.State | None = None
 
     @property
     def urls(self) -> list[str]:
@@ -73,6 +76,7 @@ def component_rows(place: Place) -> list[ComponentRow]:
     assert cell is not None
     release: Release | None = cell.serving_release
     specs = specification.components(release.specification if release else None)
+    states = autoscaling.states(cell)
     workloads = {w.component.name: w for w in Workload.objects.filter(cell=cell).select_related("component")}
     replicas: dict[str, list[Replica]] = defaultdict(list)
     found = Replica.objects.filter(workload__cell=cell).exclude(wanted=Replica.Wanted.STOP)
@@ -90,6 +94,8 @@ def component_rows(place: Place) -> list[ComponentRow]:
         mine = replicas[name]
         current = [r for r in mine if r.wanted != Replica.Wanted.DRAIN]
         wanted = int(cell.scale.get(name, spec.replicas if spec else len(current)))
+        if following := states.get(name):
+            wanted = min(max(wanted, following.scaling.least), following.scaling.most)
         serving = sum(
             1 for r in mine if r.wanted == Replica.Wanted.SERVE and r.phase == Replica.Phase.HEALTHY
         )
@@ -107,6 +113,7 @@ def component_rows(place: Place) -> list[ComponentRow]:
                 hosts=sorted(hosts[name]),
                 spec=spec,
                 replicas=mine,
+                following=following,
             )
         )
     return rows
