@@ -110,7 +110,7 @@ def planes(owner: Tenant | None = None) -> list[PlaneRow]:
     certificates = _certificates()
     replicas = {
         row["plane"]: row
-        for row in Replica.objects.exclude(wanted=Replica.Wanted.STOP)
+        for row in Replica.objects.exclude(wanted__in=[Replica.Wanted.STOP, Replica.Wanted.ONCE])
         .values("plane")
         .annotate(total=Count("id"), good=Count("id", filter=Q(phase=Replica.Phase.HEALTHY)))
     }

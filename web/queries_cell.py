@@ -40,6 +40,10 @@ STRANGER_CALLS = "Another tenant tried to call it; only its public endpoints are
 REASON_SENTENCES = {reason.code: reason.sentence for reason in REASONS.values()}
 
 
+#: Kinds of what runs and ends → what is said in place of how it serves.
+ENDING = {"cron": "Runs by its schedule", "job": "Runs in deployments"}
+
+
 @dataclass
 class ComponentRow:
     """A component with what runs of it and where it is reached."""
@@ -56,6 +60,11 @@ class ComponentRow:
     replicas: list[Replica]
     #: How its number follows its load, if it does.
     following: autoscaling.State | None = None
+
+    @property
+    def ends(self) -> bool:
+        """Whether it runs and ends, so that nothing of it goes on."""
+        return self.kind in ENDING
 
     @property
     def urls(self) -> list[str]:
@@ -79,7 +88,8 @@ def component_rows(place: Place) -> list[ComponentRow]:
     states = autoscaling.states(cell)
     workloads = {w.component.name: w for w in Workload.objects.filter(cell=cell).select_related("component")}
     replicas: dict[str, list[Replica]] = defaultdict(list)
-    found = Replica.objects.filter(workload__cell=cell).exclude(wanted=Replica.Wanted.STOP)
+    apart = (Replica.Wanted.STOP, Replica.Wanted.ONCE)
+    found = Replica.objects.filter(workload__cell=cell).exclude(wanted__in=apart)
     for replica in found.select_related("workload__component", "release").order_by("number", "id"):
         replicas[replica.workload.component.name].append(replica)
     hosts: dict[str, list[str]] = defaultdict(list)
@@ -99,7 +109,7 @@ def component_rows(place: Place) -> list[ComponentRow]:
         serving = sum(
             1 for r in mine if r.wanted == Replica.Wanted.SERVE and r.phase == Replica.Phase.HEALTHY
         )
-        tone, word = _component_state(serving, wanted, current)
+        tone, word = _component_state(spec.kind if spec else "", serving, wanted, current)
         workload = workloads.get(name)
         rows.append(
             ComponentRow(
@@ -119,8 +129,10 @@ def component_rows(place: Place) -> list[ComponentRow]:
     return rows
 
 
-def _component_state(serving: int, wanted: int, replicas: list[Replica]) -> tuple[str, str]:
+def _component_state(kind: str, serving: int, wanted: int, replicas: list[Replica]) -> tuple[str, str]:
     """Tone and word of a component."""
+    if kind in ENDING:
+        return "idle", ENDING[kind]
     if wanted == 0:
         return "idle", "Scaled to none"
     if serving >= wanted:

@@ -237,7 +237,7 @@ def usage(tenant: Tenant) -> list[Usage]:
     plan = tenant.plan
     replicas = (
         Replica.objects.filter(workload__cell__project__tenant=tenant)
-        .exclude(wanted__in=[Replica.Wanted.STOP, Replica.Wanted.DRAIN])
+        .exclude(wanted__in=[Replica.Wanted.STOP, Replica.Wanted.DRAIN, Replica.Wanted.ONCE])
         .select_related("release", "workload__component")
     )
     memory = cpu = 0.0

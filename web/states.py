@@ -32,6 +32,16 @@ LOOKS: dict[str, dict[str, Look]] = {
         "cancelled": Look("Cancelled", "idle", "circle-minus"),
         "superseded": Look("Superseded", "idle", "circle-minus"),
     },
+    "run": {
+        "starting": Look("Starting", "busy", "loader-circle", True),
+        "running": Look("Running", "busy", "loader-circle", True),
+        "succeeded": Look("Succeeded", "ok", _OK),
+        "failed": Look("Failed", "bad", _BAD),
+        "timed-out": Look("Took too long", "bad", "clock"),
+        "cancelled": Look("Cancelled", "idle", "circle-minus"),
+        "lost": Look("Lost", "bad", "circle-help"),
+        "skipped": Look("Skipped", "warn", "circle-minus"),
+    },
     "phase": {
         "pending": Look("Pending", "idle", "circle-dashed"),
         "starting": Look("Starting", "busy", "loader-circle", True),
@@ -92,5 +102,6 @@ ROLE_WORDS = {
     "viewer": "Read only",
 }
 
+KIND_ICONS |= {"cron": "clock", "job": "rocket"}
 KIND_ICONS |= {"internet": "globe", "external": "external-link", "cell": "layers", "stranger": "shield-x"}
 KIND_ICONS |= {"node": "hard-drive", "unknown": "circle-help"}

@@ -15,6 +15,7 @@ from web.views import (
     members,
     palette,
     planes,
+    runs,
     why,
 )
 
@@ -57,6 +58,10 @@ urlpatterns = [
     path(f"{_CELL}/deployments/<int:number>/log.txt", deployments.text),
     path(f"{_CELL}/deployments/<int:number>/cancel", deployments.cancel),
     path(f"{_CELL}/deployments/<int:number>/retry", deployments.retry),
+    path(f"{_CELL}/runs", runs.listing),
+    path(f"{_CELL}/runs/start", runs.start),
+    path(f"{_CELL}/runs/<int:number>", runs.page),
+    path(f"{_CELL}/runs/<int:number>/cancel", runs.cancel),
     path(f"{_CELL}/releases", deployments.releases),
     path(f"{_CELL}/releases/<int:number>/rollback", deployments.rollback),
     path(f"{_CELL}/releases/<int:number>/promote", deployments.promote),
