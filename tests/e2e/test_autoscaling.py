@@ -1,0 +1,108 @@
+"""Replicas follow a real load: what control groups and gateways counted becomes a deployment that adds some.
+
+On the way down it takes five quiet minutes; that is proven where time can pass as it likes
+(tests/platform/autoscaling).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from tests.cluster import LONGEST
+from tests.e2e.engines import Engine
+
+pytestmark = [pytest.mark.live, pytest.mark.root, pytest.mark.timeout(LONGEST)]
+#: So long a replica works at most once it was asked to.
+SECONDS = 120
+_DECLARATION = """
+components:
+  web:
+    kind: web
+    command: exec python server.py
+    limits: {cpu: 0.1}
+    replicas: {min: 1, max: 2, cpu: 50}
+    endpoints:
+      http: {port: 8080, protocol: http, visibility: public, host: busy}
+  calls:
+    kind: web
+    command: exec python server.py
+    replicas: {min: 1, max: 2, requests: 5}
+    endpoints:
+      http: {port: 8080, protocol: http, visibility: public, host: called}
+"""
+_SERVER = f"""
+import http.server, os, socket, threading, time
+def work(end):
+    while time.monotonic() < end:
+        sum(range(1000))
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        if self.path == "/work":
+            threading.Thread(target=work, args=(time.monotonic() + {SECONDS},), daemon=True).start()
+        body = str(os.getpid()).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *arguments):
+        pass
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+Server(("::", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+FILES = {"cytoplane.yaml": _DECLARATION, "requirements.txt": "", "server.py": _SERVER}
+
+
+@contextmanager
+def calling(engine: Engine, host: str) -> Iterator[None]:
+    """Somebody calls a host about fifteen times a second meanwhile."""
+    over = threading.Event()
+
+    def call() -> None:
+        while not over.wait(0.06):
+            try:
+                engine.get(host)
+            except httpx.HTTPError:
+                continue
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.capability("autoscaling")
+def test_a_busy_replica_gets_company_and_isnt_disturbed(engine: Engine) -> None:
+    result = engine.push("busy", FILES)
+    assert result.accepted, result.output
+    engine.installation.wait(lambda: engine.get("busy").status_code == 200)
+    first = {name: engine.replicas("busy", name)[0] for name in ("web", "calls")}
+    assert engine.get("busy", "/work").status_code == 200
+
+    def both() -> bool:
+        rows = [engine.replicas("busy", name) for name in ("web", "calls")]
+        return all(len(found) == 2 and {r["phase"] for r in found} == {"healthy"} for found in rows)
+
+    with calling(engine, "called"):
+        engine.installation.wait(both, SECONDS, 1)
+    for name, before in first.items():
+        kept = next(row for row in engine.replicas("busy", name) if row["id"] == before["id"])
+        assert {key: kept[key] for key in ("restarts", "detail")} == {
+            key: before[key] for key in ("restarts", "detail")
+        }
+    rows = engine.call("GET", "busy", "/scale")
+    decided = {row["component"]: row["autoscaling"]["change"] for row in rows}
+    assert decided["web"].startswith("1 to 2: CPU")
+    assert decided["calls"].startswith("1 to 2: requests")
+    scaled = [row for row in engine.call("GET", "busy", "/deployments") if row["kind"] == "scale"]
+    assert {row["created_by"] for row in scaled} == {"autoscaling"}
+    assert {row["state"] for row in scaled} == {"live"}
