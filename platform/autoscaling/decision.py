@@ -143,6 +143,6 @@ def _down(wanted: int, number: int, why: str, history: Sequence[Look], now: floa
 
 def remembered(history: Sequence[Look], look: Look) -> list[Look]:
     """The history with one look more, without what no decision needs any more."""
-    return [each for each in history if each.at > look.at - CALM - LONGEST_GAP and each.at <= look.at][-200:] + [
-        look
-    ]
+    return [each for each in history if each.at > look.at - CALM - LONGEST_GAP and each.at <= look.at][
+        -200:
+    ] + [look]

@@ -16,8 +16,7 @@ def wanted_numbers(cell: Cell, release: Release) -> dict[str, int]:
     """Component → replicas: what was scaled, else what the release declares."""
     specification = Specification.from_dict(release.specification)
     return {
-        name: component.number(cell.scale.get(name))
-        for name, component in specification.components.items()
+        name: component.number(cell.scale.get(name)) for name, component in specification.components.items()
     }
 
 

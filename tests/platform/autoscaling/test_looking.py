@@ -67,7 +67,9 @@ def cell(world: World) -> Cell:
     return made
 
 
-def test_load_above_the_target_adds_replicas_without_touching_those_that_are(world: World, cell: Cell) -> None:
+def test_load_above_the_target_adds_replicas_without_touching_those_that_are(
+    world: World, cell: Cell
+) -> None:
     (first,) = replicas(cell, "web")
     report(world, cell, "web", cpu=0.48)
     change = actions.look(cell.pk)
