@@ -185,7 +185,8 @@ WRONG = {
     "components: {web: {replicas: {max: 3, requests: 0}}}": ("components.web.replicas.requests", "0.1 to"),
     "components: {web: {replicas: {max: 3, cpu: 50, memory: 1}}}": ("components.web.replicas", "`memory`"),
     "components: {job: {path: api, command: x, replicas: {max: 3, requests: 5}}}": (
-        "components.job.replicas.requests", "gateway",
+        "components.job.replicas.requests",
+        "gateway",
     ),
     "components: {web: {limits: {memory: lots}}}": ("components.web.limits.memory", "lots"),
     "components: {web: {limits: {memory: 1}}}": ("components.web.limits.memory", "1"),
