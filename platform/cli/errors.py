@@ -15,7 +15,7 @@ EXIT_CODES = {
     NOT_SIGNED_IN: "Not signed in, or the token is expired or revoked.",
     NOT_FOUND: "There is no such thing that you can see.",
     UNREACHABLE: "The platform doesn't answer at this address.",
-    FAILED: "The deployment that the command waited for failed or was cancelled.",
+    FAILED: "The deployment or the run that the command waited for failed or was cancelled.",
     FORBIDDEN: "Your role or the token's scopes don't allow it, or the tenant is suspended.",
     CONFLICT: "It doesn't fit the current state: a name is taken, a quota is used up, nothing is released.",
     TOO_MANY: "Too many attempts; wait.",
