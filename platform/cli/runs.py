@@ -37,7 +37,9 @@ def run(
     component: Annotated[str, typer.Argument(metavar="COMPONENT", help="Whose image, settings and rights.")],
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="-- COMMAND...", help="A program and its arguments; of a cron or job its own."),
+        typer.Argument(
+            metavar="-- COMMAND...", help="A program and its arguments; of a cron or job its own."
+        ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Don't wait; print the run's id.")] = False,
     timeout: Annotated[str, typer.Option(help="How long it may take, like 10m. Else an hour.")] = "",
@@ -165,7 +167,12 @@ def list_schedules(
             "next_at": row["next_at"][:16].replace("T", " "),
             "last_state": f"{last['state']} {output.ago(last['scheduled_for'])}" if last else "never",
         }
-    columns = {"component": "COMPONENT", "schedule": "SCHEDULE", "next_at": "NEXT (UTC)", "last_state": "LAST"}
+    columns = {
+        "component": "COMPONENT",
+        "schedule": "SCHEDULE",
+        "next_at": "NEXT (UTC)",
+        "last_state": "LAST",
+    }
     empty = "No component of kind cron serves: declare one with a `schedule` and push."
     output.table(rows, columns, raw=as_json, empty=empty)
 

@@ -25,7 +25,9 @@ def done(deployment: Deployment, release: Release) -> bool:
     if not names:
         return True
     newest: dict[str, Run] = {}
-    for run in Run.objects.filter(deployment=deployment).select_related("workload__component").order_by("attempt"):
+    for run in (
+        Run.objects.filter(deployment=deployment).select_related("workload__component").order_by("attempt")
+    ):
         newest[run.workload.component.name] = run
     for name in names:
         if name not in newest:

@@ -47,9 +47,7 @@ def start(
         )
     plane = cell.environment.plane
     if plane is not None and (since := presence.gone_since(plane)) is not None:
-        raise CytoplaneError(
-            "plane-offline", plane=plane.name, since=since.strftime("%Y-%m-%d %H:%M:%S UTC")
-        )
+        raise CytoplaneError("plane-offline", plane=plane.name, since=since.strftime("%Y-%m-%d %H:%M:%S UTC"))
     run = runs.begin(
         cell,
         release,
@@ -80,7 +78,9 @@ def _judge(words: list[str], timeout: int) -> None:
     if words and not words[0].strip():
         raise CytoplaneError("invalid", field="command", message="The first word names a program.")
     if any("\0" in word or word.encode(errors="replace").decode() != word for word in words):
-        raise CytoplaneError("invalid", field="command", message="A word holds what no program could be given.")
+        raise CytoplaneError(
+            "invalid", field="command", message="A word holds what no program could be given."
+        )
     if timeout and not SHORTEST <= timeout <= LONGEST:
         raise CytoplaneError(
             "invalid", field="timeout", message=f"A run may take {SHORTEST} to {LONGEST} seconds."

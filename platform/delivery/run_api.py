@@ -101,8 +101,6 @@ def cancel(request: HttpRequest, tenant: str, project: str, environment: str, nu
 @router.get(
     f"{_CELL}/schedules", operation_id="list_schedules", summary="When components of kind cron run next"
 )
-def list_schedules(
-    request: HttpRequest, tenant: str, project: str, environment: str
-) -> list[dict[str, Any]]:
+def list_schedules(request: HttpRequest, tenant: str, project: str, environment: str) -> list[dict[str, Any]]:
     cell = get_cell(actor_of(request), tenant, project, environment)
     return [schedule_out(row, last) for row, last in queries.schedules(cell)]

@@ -237,7 +237,9 @@ def unfinished() -> list[int]:
 
 def stop(run: Run, reason: str) -> None:
     """End a run that goes on before it does so itself. Call in a transaction."""
-    row = Run.objects.select_for_update(of=("self",)).select_related("replica", "workload__cell").get(pk=run.pk)
+    row = (
+        Run.objects.select_for_update(of=("self",)).select_related("replica", "workload__cell").get(pk=run.pk)
+    )
     if row.state in Run.ACTIVE:
         end(row, State.CANCELLED, reason)
         take_away(row)

@@ -82,9 +82,7 @@ def _begin(cell: Cell, release: Release, name: str, task: Task, when: datetime) 
                 runs.stop(other, "It was time for the next one.")
             if task.concurrency == "forbid" and (other := others.first()) is not None:
                 raise _Skipped(f"Run {other.pk} still went on.")
-            return runs.begin(
-                cell, release, name, kind=Run.Kind.CRON, created_by=WHO, scheduled_for=when
-            )
+            return runs.begin(cell, release, name, kind=Run.Kind.CRON, created_by=WHO, scheduled_for=when)
     except IntegrityError:
         return None  # there is one already
     except _Skipped as skipped:
@@ -104,9 +102,7 @@ def _suspended(cell: Cell) -> None:
         raise CytoplaneError("tenant-suspended", tenant=tenant.slug)
 
 
-def _skipped(
-    cell: Cell, release: Release, name: str, task: Task, when: datetime, reason: str
-) -> Run | None:
+def _skipped(cell: Cell, release: Release, name: str, task: Task, when: datetime, reason: str) -> Run | None:
     run, made = Run.objects.get_or_create(
         workload=Workload.objects.get(cell=cell, component__name=name),
         scheduled_for=when,

@@ -81,7 +81,9 @@ def kept_by_helm(delivery: Delivery, place: Place) -> str:
 @pytest.mark.capability("cron", "kubernetes-shared")
 def test_what_runs_once_runs_once(delivery: Delivery) -> None:
     cell = delivery.world.cell()
-    deployment = delivery.until(delivery.push(cell, JOBS.format(word="well", code=0)), "live", "failed", seconds=120)
+    deployment = delivery.until(
+        delivery.push(cell, JOBS.format(word="well", code=0)), "live", "failed", seconds=120
+    )
     assert deployment.state == "live", deployment.error
     migrated = Run.objects.get(kind="job")
     assert (migrated.state, migrated.exit_code, migrated.last_lines) == ("succeeded", 0, ["migrated well"])
@@ -123,7 +125,9 @@ def test_what_runs_once_runs_once(delivery: Delivery) -> None:
     until(delivery, ticked, lambda run: run.ended_at)
     assert (ticked.state, ticked.exit_code, ticked.last_lines) == ("failed", 4, ["ticked by tick"])
     # A job that fails, fails its deployment, and what served still serves.
-    failed = delivery.until(delivery.push(cell, JOBS.format(word="badly", code=5)), "live", "failed", seconds=120)
+    failed = delivery.until(
+        delivery.push(cell, JOBS.format(word="badly", code=5)), "live", "failed", seconds=120
+    )
     assert (failed.state, failed.error_code) == ("failed", "job-failed")
     said = "".join(LogChunk.objects.filter(deployment=failed).values_list("text", flat=True))
     assert "migrated badly" in said

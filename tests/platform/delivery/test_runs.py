@@ -33,7 +33,11 @@ def cell(world: World) -> Cell:
 
 def start(world: World, cell: Cell, *words: str, component: str = "web", timeout: int = 0) -> Run:
     return run_actions.start(
-        acting_user=world.actor("developer"), cell=cell, component=component, words=list(words), timeout=timeout
+        acting_user=world.actor("developer"),
+        cell=cell,
+        component=component,
+        words=list(words),
+        timeout=timeout,
     )
 
 
@@ -145,7 +149,9 @@ def test_a_node_cant_speak_of_another_planes_run(world: World, cell: Cell) -> No
 
     other = Plane.objects.create(name="other", engine=Plane.Engine.MACHINE)
     run = start(world, cell, "job")
-    actions.record_replica_reports(other, [{"id": f"r{run.replica_number}", "phase": "ended", "exit_code": 0}])
+    actions.record_replica_reports(
+        other, [{"id": f"r{run.replica_number}", "phase": "ended", "exit_code": 0}]
+    )
     assert advance(run) == State.STARTING
 
 
