@@ -84,10 +84,14 @@ class Node:
         (self.home / "answer.json").write_text(json.dumps(answer))
         agent = self._processes[0]
         assert agent.stdin is not None and agent.stdout is not None
-        agent.stdin.write(f"{HOME}/answer.json\n")
-        agent.stdin.flush()
-        if agent.stdout.readline().strip() != "taken":
-            raise SystemExit(f"the agent of {self.name} ended: {self._said()}")
+        try:
+            agent.stdin.write(f"{HOME}/answer.json\n")
+            agent.stdin.flush()
+            taken = agent.stdout.readline().strip() == "taken"
+        except BrokenPipeError:
+            taken = False
+        if not taken:
+            raise SystemExit(f"the agent of {self.name} ended:\n{self._said()}")
 
     def _said(self) -> str:
         return (self.home / "agent.log").read_text()[-2000:]
