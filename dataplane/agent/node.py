@@ -30,6 +30,7 @@ from dataplane.agent import (
     state,
     unready,
 )
+from dataplane.agent.commands.following import Sessions
 from dataplane.agent.load import Meter
 from dataplane.agent.logs import Tail, load_places, save_places
 from dataplane.agent.names import Names
@@ -109,6 +110,8 @@ class Agent:
         self._watch.start()
         threading.Thread(target=self._follow, name="follow", daemon=True).start()
         threading.Thread(target=self._apply_loop, name="apply", daemon=True).start()
+        sessions = Sessions(self.control, self.engine.enter, self.engine.clear)
+        threading.Thread(target=sessions.follow, name="sessions", daemon=True).start()
         self._report_loop()
 
     def prepare(self) -> None:

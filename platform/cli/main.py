@@ -16,6 +16,7 @@ from cli import (
     admin,
     configuration,
     delivery,
+    execution,
     gits,
     learning,
     observe,
@@ -44,6 +45,7 @@ for module in (
     projects,
     configuration,
     delivery,
+    execution,
     runs,
     observe,
     learning,
@@ -87,7 +89,8 @@ def _report(error: CliError, raw: bool) -> int:
 
 def run(words: list[str]) -> int:
     """The exit code of a command; what goes wrong is told as a sentence, never as a traceback."""
-    raw = "--json" in words
+    # Behind -- are words of somebody else's command.
+    raw = "--json" in (words[: words.index("--")] if "--" in words else words)
     if "_CYTO_COMPLETE" in os.environ:  # a shell asks what could come next
         completion_init()
     try:

@@ -175,7 +175,7 @@ def finish(session_id: int, *, exit_code: int | None = None, reason: str = "") -
 
 
 def stop(*, acting_user: Actor, session: Session) -> Session:
-    """The person ends it, or lets somebody's whose tenant it is be ended."""
+    """The person who opened it ends it, or a colleague who may run commands too."""
     authorise(acting_user, "run commands", session.cell.project.tenant)
     finish(
         session.pk,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
@@ -149,25 +150,29 @@ def session_output(
     number: int,
     after: Annotated[int, Query(ge=0, lt=2**40)] = 0,
     wait: float = 0,
+    hold: bool = False,
 ) -> StreamingHttpResponse:
     row = _own(request, tenant, project, environment, number)
     seconds = min(_LONGEST_WAIT, wait) if wait > 0 else 0.0
-    return StreamingHttpResponse(_output(row, after, seconds), content_type="application/json")
+    return StreamingHttpResponse(_output(row, after, seconds, hold), content_type="application/json")
 
 
-async def _output(row: Session, after: int, seconds: float) -> AsyncIterator[bytes]:
-    """One document. It holds no connection of the database while it waits."""
+async def _output(row: Session, after: int, seconds: float, hold: bool) -> AsyncIterator[bytes]:
+    """One document. It holds no connection of the database while it waits.
+
+    ``hold``: the person's side has no room yet for what was printed, and only shows that it is there.
+    """
     lively = await polling.query(actions.look, row, relay.CLIENT)
-    try:
-        found = await relay.pull(row.pk, relay.OUTPUT, after, seconds if lively else 0.0)
-    except redis.RedisError:
-        found = relay.Pieces(after, [])
+    found = relay.Pieces(after, [])
+    if not hold:
+        with contextlib.suppress(redis.RedisError):
+            found = await relay.pull(row.pk, relay.OUTPUT, after, seconds if lively else 0.0)
     now = await polling.query(Session.objects.filter(pk=row.pk).first)
     if now is None:
         row.state, row.reason = Session.State.ENDED, "What it ran in was destroyed."
     row = now or row
     # What was printed before the end comes first, however many questions that takes.
-    ended = row.state == Session.State.ENDED and not found.pieces
+    ended = row.state == Session.State.ENDED and not found.pieces and not hold
     document = {"last": found.last, "pieces": found.pieces, "ended": session_out(row) if ended else None}
     yield json.dumps(document, default=lambda moment: moment.isoformat()).encode()
 

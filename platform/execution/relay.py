@@ -122,7 +122,8 @@ async def pull(session: int, stream: str, after: int, seconds: float) -> Pieces:
         if after:
             await client.xtrim(key, minid=f"{after}-2", approximate=False)
         block = max(1, int(seconds * 1000))
-        answer = await client.xread({key: f"{after}-1"}, count=_AT_ONCE, block=block)
+        # The library's types cover every protocol that a server may speak.
+        answer: Any = await client.xread({key: f"{after}-1"}, count=_AT_ONCE, block=block)
     finally:
         await client.aclose()
     rows = answer[0][1] if answer else []

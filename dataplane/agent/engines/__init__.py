@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from dataplane.agent.commands import Command, Process
 from dataplane.agent.following import Rules
 from dataplane.agent.kernel import Kernel
 from dataplane.agent.load import Measured
@@ -60,6 +61,12 @@ class Engine(Protocol):
 
     def noted(self, health: dict[str, Any]) -> None:
         """What the node says of itself, every few seconds."""
+
+    def enter(self, command: Command) -> Process:
+        """Run a command in a replica of this node. Raises ``CantEnter``. Called by any thread."""
+
+    def clear(self) -> None:
+        """End commands in replicas that an agent before this one began."""
 
     def tidy(self, document: Mapping[str, Any]) -> None:
         """Take away what nothing needs any more; called now and then."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from bpf.attach import NotOurs
 from dataplane.agent import groups, network
+from dataplane.agent.commands import CantEnter, Command, Process
 from dataplane.agent.following import Rules
 from dataplane.agent.kernel import Kernel
 from dataplane.agent.load import Measured
@@ -276,6 +277,12 @@ class Kubernetes:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         said = {"healthy": health["healthy"], "problems": health["problems"]}
         write_private(file, json.dumps(said, sort_keys=True).encode())
+
+    def enter(self, command: Command) -> Process:
+        raise CantEnter("Commands can't be run on a cluster yet.")
+
+    def clear(self) -> None:
+        """Nothing is run here."""
 
     def tidy(self, document: Mapping[str, Any]) -> None:
         """Images are kubelet's to remove."""

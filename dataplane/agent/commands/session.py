@@ -1,0 +1,181 @@
+"""One session on the node: a process, what is typed into it and what it prints."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from dataplane.agent.commands import LARGEST_PIECE, CantEnter, Command, Process
+from dataplane.client import ControlPlane, Refused
+
+log = logging.getLogger("cytoplane.agent")
+WAIT_SECONDS = 5
+#: So long the control plane may be away before what runs for somebody is ended: he can't be told any more.
+AWAY_SECONDS = 10.0
+#: Seconds until what finds no room is tried again, and between signs of life while input isn't read.
+_FULL_SECONDS, _HOLD_SECONDS = 0.05, 1.0
+#: Pieces of input that wait for the process.
+_WAITING = 16
+
+
+class Session:
+    """Runs a command until it ends, or nobody is there any more. ``run`` returns after that."""
+
+    def __init__(
+        self, control: ControlPlane, command: Command, seconds: float, enter: Callable[[Command], Process]
+    ) -> None:
+        self._control, self._command, self._enter = control, command, enter
+        self._until = time.monotonic() + seconds
+        self._path = f"/agent/sessions/{command.session}"
+        self._over = threading.Event()
+        self._ended = threading.Event()
+        self._input: queue.Queue[dict[str, Any]] = queue.Queue(_WAITING)
+        self._reached = time.monotonic()
+        self._why = ""
+
+    def run(self) -> None:
+        code, reason = None, ""
+        try:
+            process = self._enter(self._command)
+        except CantEnter as error:
+            self._end(None, str(error))
+            return
+        except Exception:
+            log.exception("session %s can't be begun", self._command.session)
+            self._end(None, "The node failed to start it.")
+            return
+        workers = [
+            threading.Thread(target=work, args=(process,), name=f"session-{what}", daemon=True)
+            for what, work in (("ask", self._ask), ("type", self._type))
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            self._print(process)
+            code = process.wait()
+            reason = "" if code is not None else "It isn't known how it ended."
+        except Exception:
+            log.exception("session %s failed", self._command.session)
+            reason = "The node failed to follow it."
+        finally:
+            self._ended.set()
+            # What still runs has nobody left to read it.
+            with contextlib.suppress(Exception):
+                process.kill()
+        self._end(None if self._why else code, self._why or reason)
+        for worker in workers:
+            worker.join()
+        process.close()
+
+    # What it prints.
+    def _print(self, process: Process) -> None:
+        number = 0
+        for stream, data in process.output():
+            for start in range(0, len(data), LARGEST_PIECE):
+                number += 1
+                text = base64.b64encode(data[start : start + LARGEST_PIECE]).decode()
+                self._put({"number": number, "stream": stream, "data": text})
+
+    def _put(self, piece: dict[str, Any]) -> None:
+        """Until there is room for it; what nobody wants any more is dropped."""
+        while not self._over.is_set():
+            try:
+                answer = self._control.post(f"{self._path}/output", piece)
+                self._reached = time.monotonic()
+                if answer.get("taken"):
+                    return
+            except Refused as error:
+                if error.final or error.status in (401, 404):
+                    return
+            except (httpx.HTTPError, OSError):
+                pass
+            self._over.wait(_FULL_SECONDS if time.monotonic() - self._reached < 1 else 0.5)
+
+    # What is typed.
+    def _ask(self, process: Process) -> None:
+        """Ask for input. Each question is the node's sign of life, and each answer the other side's."""
+        last = 0
+        while not (self._ended.is_set() or self._over.is_set()):
+            try:
+                full = self._input.full()
+                answer = self._control.get(
+                    f"{self._path}/input", after=last, wait=WAIT_SECONDS, hold=int(full)
+                )
+                self._reached = time.monotonic()
+                assert answer is not None
+                if answer["over"]:
+                    break
+                last = answer["last"]
+                for piece in answer["pieces"]:
+                    self._take(process, piece)
+                if full:
+                    self._ended.wait(_HOLD_SECONDS)
+            except Refused as error:
+                if error.status in (401, 403, 404):
+                    break
+                self._ended.wait(0.5)
+            except (httpx.HTTPError, OSError):
+                self._ended.wait(0.5)
+            if time.monotonic() - self._reached > AWAY_SECONDS:
+                self._why = "The control plane couldn't be reached from the node."
+                break
+            if time.monotonic() > self._until:
+                self._why = "Its time is over."
+                break
+        self._over.set()
+        if not self._ended.is_set():
+            process.kill()
+
+    def _take(self, process: Process, piece: dict[str, Any]) -> None:
+        """Signals overtake what is typed; the answer has fewer pieces than fit twice."""
+        if signal := piece.get("signal"):
+            process.signal(signal)
+        elif size := piece.get("size"):
+            process.resize(*size)
+        else:
+            while not (self._ended.is_set() or self._over.is_set()):
+                with contextlib.suppress(queue.Full):
+                    self._input.put(piece, timeout=0.5)
+                    return
+                if time.monotonic() - self._reached > AWAY_SECONDS / 2:
+                    self._sign_of_life()
+
+    def _sign_of_life(self) -> None:
+        with contextlib.suppress(Refused, httpx.HTTPError, OSError):
+            answer = self._control.get(f"{self._path}/input", hold=1)
+            self._reached = time.monotonic()
+            if answer is not None and answer["over"]:
+                self._over.set()
+
+    def _type(self, process: Process) -> None:
+        while not self._ended.is_set():
+            try:
+                piece = self._input.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            # Who reads no more gets no more.
+            with contextlib.suppress(OSError):
+                if data := piece.get("data"):
+                    process.write(base64.b64decode(data))
+                if piece.get("end"):
+                    process.close_input()
+
+    def _end(self, code: int | None, reason: str) -> None:
+        document = {"exit_code": code, "reason": reason}
+        for _ in range(5):
+            try:
+                self._control.post(f"{self._path}/end", document)
+                return
+            except Refused:
+                return
+            except (httpx.HTTPError, OSError):
+                time.sleep(1)
+        log.warning("session %s has ended; the control plane sees it by our silence", self._command.session)

@@ -1,0 +1,194 @@
+"""Commands in a container: what they may, what they say, and that nothing of them stays."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataplane.agent.commands import CantEnter, Command, machine
+from tests.dataplane.agent.stage import PYTHON, Node, node, until
+
+pytestmark = pytest.mark.root
+SLEEP = "import time; print('here', flush=True); time.sleep(600)"
+STATUS = """
+import json, os, socket
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines())
+def refused(call):
+    try: call(); return False
+    except OSError as error: return error.errno
+print(json.dumps({
+    "status": {key: status[key].strip() for key in ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp")},
+    "uid": os.getuid(), "word": os.environ.get("WORD"), "netns": os.readlink("/proc/self/ns/net"),
+    "cgroup": open("/proc/self/cgroup").read(), "packet": refused(lambda: socket.socket(17, 3)),
+    "files": __import__("resource").getrlimit(__import__("resource").RLIMIT_NOFILE)[1],
+    "root": refused(lambda: open("/etc/mine", "w")),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Node]:
+    with node() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def replica(stage: Node) -> dict[str, Any]:
+    """One that sleeps; its environment has a word."""
+    wanted = stage.endpoint(
+        SLEEP, environment={"WORD": "hello"}, probe={"type": "none", "interval": 1, "grace": 30}
+    )
+    worker = stage.worker(wanted)
+    until(lambda: worker.status.phase == "healthy", f"{worker.status}")
+    return wanted
+
+
+class Run:
+    """A command, and what it has written so far."""
+
+    def __init__(self, stage: Node, replica: dict[str, Any], *words: str, tty: bool = False) -> None:
+        command = Command(1, replica["id"], list(words), tty, (30, 100))
+        self.process = machine.Entered(stage.config, command)
+        self.said = {"out": b"", "err": b""}
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        for stream, data in self.process.output():
+            self.said[stream] += data
+
+    def end(self) -> int | None:
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        code = self.process.wait()
+        self.process.kill()
+        self.process.close()
+        return code
+
+
+def python(stage: Node, replica: dict[str, Any], program: str, *, tty: bool = False) -> Run:
+    return Run(stage, replica, PYTHON, "-I", "-c", program, tty=tty)
+
+
+@pytest.mark.capability("exec", "machine")
+def test_output_errors_and_exit_code_are_told_apart(stage: Node, replica: dict[str, Any]) -> None:
+    run = python(stage, replica, "import sys; print('one'); print('two', file=sys.stderr); sys.exit(7)")
+    assert run.end() == 7
+    assert run.said == {"out": b"one\n", "err": b"two\n"}
+
+
+def test_it_may_what_the_replicas_own_process_may(stage: Node, replica: dict[str, Any]) -> None:
+    """User, rights, filter of system calls, limits, namespaces: the same, seen from inside."""
+    run = python(stage, replica, STATUS)
+    assert run.end() == 0, run.said
+    seen = json.loads(run.said["out"])
+    assert seen["status"] == {"CapEff": "0" * 16, "CapBnd": "0" * 16, "NoNewPrivs": "1", "Seccomp": "2"}
+    assert (seen["word"], seen["packet"], seen["files"]) == ("hello", 97, 16384)
+    assert seen["root"] in (13, 30)
+    state = stage.state(replica)
+    assert state is not None
+    assert seen["netns"] == str(Path(f"/proc/{state['Pid']}/ns/net").readlink())
+    status = Path(f"/proc/{state['Pid']}/status").read_text()
+    assert "Seccomp_filters:\t1\n" in status or "Seccomp:\t2\n" in status
+
+
+def test_it_counts_against_the_replicas_limits(stage: Node, replica: dict[str, Any]) -> None:
+    run = python(stage, replica, SLEEP)
+    until(lambda: run.said["out"] == b"here\n")
+    state = stage.state(replica)
+    assert state is not None
+    groups = [Path(f"/proc/{pid}/cgroup").read_text() for pid in (state["Pid"], run.process.pid)]
+    assert groups[0] == groups[1]
+    run.process.kill()
+    run.end()
+
+
+def test_input_is_passed_on_to_its_end(stage: Node, replica: dict[str, Any]) -> None:
+    run = python(stage, replica, "import sys; d = sys.stdin.buffer.read(); print(len(d), d[:3])")
+    for _ in range(8):
+        run.process.write(b"abc" * 10000)
+    run.process.close_input()
+    assert run.end() == 0
+    assert run.said["out"] == b"240000 b'abc'\n"
+
+
+def test_a_terminal_has_a_size_echoes_and_interrupts(stage: Node, replica: dict[str, Any]) -> None:
+    program = """
+import os, signal, sys
+print(os.isatty(0), os.get_terminal_size(), flush=True)
+signal.signal(signal.SIGWINCH, lambda *a: print("now", os.get_terminal_size(), flush=True))
+try:
+    while True: signal.pause()
+except KeyboardInterrupt:
+    print("interrupted", flush=True); sys.exit(9)
+"""
+    run = python(stage, replica, program, tty=True)
+    until(lambda: b"True" in run.said["out"])
+    run.process.resize(33, 111)
+    until(lambda: b"now os.terminal_size(columns=111, lines=33)" in run.said["out"])
+    run.process.write(b"\x03")
+    assert run.end() == 9
+    assert b"interrupted" in run.said["out"]
+
+
+def test_a_signal_reaches_the_command_and_what_it_started(stage: Node, replica: dict[str, Any]) -> None:
+    program = f"""
+import subprocess, sys
+child = subprocess.Popen([{PYTHON!r}, "-I", "-c", "import time; time.sleep(600)"])
+print("here", flush=True)
+try: child.wait()
+except KeyboardInterrupt: sys.exit(5 + child.wait())
+"""
+    run = python(stage, replica, program)
+    until(lambda: run.said["out"] == b"here\n")
+    run.process.signal("INT")
+    assert run.end() in (3, 6)  # The child ends by the signal (-2), or with its traceback (1).
+
+
+def test_nothing_of_it_stays(stage: Node, replica: dict[str, Any]) -> None:
+    """Children too, also those whose parent has gone."""
+    program = f"""
+import subprocess, os
+child = subprocess.Popen([{PYTHON!r}, "-I", "-c", "import time; time.sleep(600)"])
+print("here", flush=True)
+if os.fork(): child.wait()
+else: child.poll() or __import__("time").sleep(600)
+"""
+    run = python(stage, replica, program)
+    until(lambda: run.said["out"] == b"here\n")
+    pid, mount = run.process.pid, run.process.mount
+    until(lambda: len(machine.members(pid, mount)) == 3)
+    run.process.kill()
+    assert machine.members(pid, mount) == []
+    run.end()
+    state = stage.state(replica)
+    assert state is not None
+    assert state["Running"]
+
+
+def test_an_agent_that_begins_anew_ends_what_the_one_before_began(
+    stage: Node, replica: dict[str, Any]
+) -> None:
+    run = python(stage, replica, SLEEP)
+    until(lambda: run.said["out"] == b"here\n")
+    pid = run.process.pid
+    machine.clear(stage.config)
+    assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
+    assert run.end() == 137
+
+
+def test_what_cant_be_started_is_told_in_a_sentence(stage: Node, replica: dict[str, Any]) -> None:
+    for words, sentence in (
+        (["/nowhere"], "There is no such program in the container."),
+        (["/etc/hosts"], "The container's user may not run this program."),
+    ):
+        with pytest.raises(CantEnter) as error:
+            Run(stage, replica, *words)
+        assert str(error.value) == sentence
+    with pytest.raises(CantEnter, match="doesn't run"):
+        Run(stage, {"id": "r1"}, "id")
