@@ -107,6 +107,9 @@ def kubelet(cluster: Cluster, node: int) -> dict[str, Any]:
         "clusterDomain": "cluster.local",
         # At once when it is ready, not up to 10 s later.
         "nodeStatusUpdateFrequency": "2s",
+        # Of two nodes with a few pods: the usual five requests a second make pods wait to be seen as ready.
+        "kubeAPIQPS": 50,
+        "kubeAPIBurst": 100,
         "serializeImagePulls": False,
         "featureGates": {"IPv6DualStack": True},
         # The disk is the machine's: a full one is no reason to delete images that nobody can fetch again.

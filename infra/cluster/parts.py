@@ -104,6 +104,9 @@ def controllers(cluster: Cluster) -> list[str]:
         "cluster-cidr": _comma(cluster.all_pods),
         "service-cluster-ip-range": _comma(cluster.services),
         "resource-quota-sync-period": "5s",
+        # The usual 20 are for all controllers together: namespaces that come and go use them up.
+        "kube-api-qps": 200,
+        "kube-api-burst": 400,
         "feature-gates": "IPv6DualStack=true",
     }
     return [str(binaries.cache() / "kube-controller-manager"), *_options(values)]

@@ -32,11 +32,12 @@ from tests.queue import Queue
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(LONGEST)]
 
+#: It ends when it is told to: a process number 1 that doesn't catch the signal is left its whole grace.
 WEB = """
 components:
   web:
     kind: web
-    command: mkdir -p /tmp/www && echo $CYTOPLANE_COMPONENT $CYTOPLANE_RELEASE > /tmp/www/index.html && exec httpd -f -p $PORT -h /tmp/www
+    command: mkdir -p /tmp/www && echo $CYTOPLANE_COMPONENT $CYTOPLANE_RELEASE > /tmp/www/index.html && trap exit TERM && {{ httpd -f -p $PORT -h /tmp/www & wait; }}
     replicas: {replicas}
     limits: {{memory: 32, cpu: 0.1}}
     health: {{type: http, path: {path}, grace: {grace}}}
