@@ -95,13 +95,14 @@ def look(cell_id: int) -> Deployment | None:
 
 
 def _failure(cell: Cell) -> str:
-    """What the last change from here failed of, for a while; "" if it didn't."""
+    """What the last change from here failed of, or that somebody cancelled it, for a while; "" if it didn't."""
     last = cell.deployments.filter(kind=Deployment.Kind.SCALE).order_by("-pk").first()
-    if last is None or last.state != Deployment.State.FAILED or last.created_by != delivery.AUTOSCALING:
+    ended = (Deployment.State.FAILED, Deployment.State.CANCELLED)
+    if last is None or last.state not in ended or last.created_by != delivery.AUTOSCALING:
         return ""
     if last.ended_at is None or timezone.now() - last.ended_at > AFTER_FAILURE:
         return ""
-    return f"the last attempt failed: {last.error.get('message', '')}"[:300]
+    return f"the last attempt came to nothing: {last.error.get('message', '')}"[:300]
 
 
 def _measured(row: Autoscaled, component: Component, release: Release) -> Decision:

@@ -205,12 +205,24 @@ def test_after_a_change_that_failed_nothing_is_tried_for_five_minutes(world: Wor
     passed(60)
     report(world, cell, "web", cpu=0.5)
     assert actions.look(cell.pk) is None
-    assert states(cell)["web"].held.startswith("the last attempt failed: ")
+    assert states(cell)["web"].held.startswith("the last attempt came to nothing: ")
     cell.refresh_from_db()
     assert cell.scale["web"] == 1, "or the next push would start what can't start"
     passed(300)
     report(world, cell, "web", cpu=0.5)
     assert actions.look(cell.pk) is not None
+
+
+def test_what_somebody_cancels_isnt_tried_again_at_once(world: World, cell: Cell) -> None:
+    report(world, cell, "web", cpu=0.5)
+    change = actions.look(cell.pk)
+    assert change is not None
+    delivery.cancel(acting_user=world.actor(), deployment=change)
+    machine.advance(change.pk)
+    passed(60)
+    report(world, cell, "web", cpu=0.5)
+    assert actions.look(cell.pk) is None
+    assert "cancelled" in states(cell)["web"].held
 
 
 def test_by_hand_only_within_the_range_and_until_the_next_decision(world: World, cell: Cell) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dataplane import addresses
 from dataplane.agent.namespaces import run_in
 from dataplane.gateway import between, identity
 from dataplane.planes import gateways
+from infra.cluster.images import BUSYBOX
 from infra.cluster.settings import NODES
 from tests.cluster import LONGEST, until
 from tests.dataplane.agent.pods.plane import PodPlane
@@ -33,6 +35,17 @@ REPLICAS = {
     "r13": (9013, WEB, SHOP, 1),
     "r14": (9014, WEB, SHOP, 2),
     "r15": (9015, STRANGER, SHOP, 1),
+}
+#: A pod that has a tenth of a processor and uses it.
+BUSY = {
+    "containers": [
+        {
+            "name": "app",
+            "image": BUSYBOX,
+            "command": ["sh", "-c", "while :; do :; done"],
+            "resources": {"limits": {"cpu": "100m"}},
+        }
+    ]
 }
 CALLER = "x-cytoplane-caller"
 _CALLING = Path(__file__).with_name("calling.py")
@@ -84,9 +97,13 @@ class Stage:
         )
 
     def apply(self, *replicas: str) -> None:
-        """Desired state with these replicas; none: all."""
+        """Desired state with these replicas; none: all. The load of those of ``api`` is asked for."""
         wanted = replicas or tuple(REPLICAS)
-        endpoints = [self.plane.endpoint(key, *REPLICAS[key][:3]) for key in wanted]
+        endpoints = [
+            self.plane.endpoint(key, *REPLICAS[key][:3])
+            | ({"measure": ["cpu", "requests"]} if REPLICAS[key][1] == API else {})
+            for key in wanted
+        ]
         self.plane.apply(self.topology(wanted), endpoints, gateways=self.named)
 
     def serve(self, replica: str) -> None:
@@ -135,7 +152,7 @@ def stage(pod_plane: PodPlane, tmp_path_factory: pytest.TempPathFactory) -> Iter
         for namespace in (STORE, SHOP):
             pod_plane.namespace(namespace)
         for replica, (_, _, namespace, node) in REPLICAS.items():
-            pod_plane.create(namespace, replica, node)
+            pod_plane.create(namespace, replica, node, **(BUSY if replica == "r11" else {}))
         for replica, (_, _, namespace, _) in REPLICAS.items():
             pod_plane.await_running(namespace, replica, seconds=180)
         for replica in ("r11", "r12"):
@@ -174,6 +191,29 @@ def test_a_replica_hears_its_own_nodes_gateway_and_the_true_caller(stage: Stage)
             assert answer is not None and answer.status == 200
             assert answer.asked["from"] == own
             assert answer.header(CALLER) == ["acme/shop/web"]
+
+
+def test_each_node_counts_what_its_own_pods_do_and_a_request_once(stage: Stage) -> None:
+    """A gateway's requests to another node are that node's; processor time is the pod's control group's."""
+    orders = {node: stage.plane.agents[node].order for node in NODES}
+    until(lambda: stage.answering("r13") == {"r11", "r12"}, 60, "both aren't called")
+    begun = time.monotonic()
+    for order in orders.values():
+        order("load")
+    times = 30
+    for caller in ("r13", "r14"):
+        assert all(answer is not None for answer in stage.calls(caller, times=times))
+    time.sleep(max(0.0, 3 - (time.monotonic() - begun)))
+    reports = [report for order in orders.values() for report in json.loads(order("load"))]
+    passed = time.monotonic() - begun
+    found = {report["id"]: report for report in reports}
+    assert sorted(found) == ["r11", "r12"]
+    assert len(reports) == 2
+    requests = sum(report["requests"] for report in reports)
+    # Each node's seconds are its own, a little fewer than all.
+    assert 2 * times <= round(requests * passed) <= 2 * times * 1.5
+    # How much it gets of its tenth depends on what else goes on.
+    assert found["r12"]["cpu"] < found["r11"]["cpu"] < 0.2
 
 
 def test_who_declares_nothing_reaches_neither_gateways_nor_replicas(stage: Stage) -> None:
