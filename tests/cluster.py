@@ -73,12 +73,17 @@ def two_nodes(request: pytest.FixtureRequest) -> Iterator[TwoNodes]:
         yield whole
 
 
+def cluster_settings() -> settings.Cluster:
+    """Of the run's cluster, under the tests' number."""
+    number = int(os.environ.get("CYTOPLANE_TEST_NET", "11"))
+    home, cni = Path(f"/var/tmp/cytoplane-cluster-test-{number}"), os.environ.get("CYTOPLANE_TEST_CNI", "ptp")
+    return settings.Cluster(home, number, cni, binaries.cache().parent)
+
+
 @contextlib.contextmanager
 def run_cluster() -> Iterator[TwoNodes]:
     """A cluster under the tests' number for a while."""
-    number = int(os.environ.get("CYTOPLANE_TEST_NET", "11"))
-    home, cni = Path(f"/var/tmp/cytoplane-cluster-test-{number}"), os.environ.get("CYTOPLANE_TEST_CNI", "ptp")
-    whole = TwoNodes(settings.Cluster(home, number, cni, binaries.cache().parent))
+    whole = TwoNodes(cluster_settings())
     # What an earlier run left, whatever ended it.
     whole.stop()
     try:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from tests.capabilities import ENGINES
+from tests.cluster import TwoNodes
+from tests.e2e import clusters, engines
 from tests.e2e import installation as module
 from tests.e2e.attacker import FILES, Attacker
+from tests.e2e.engines import Engine
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +33,37 @@ def attacker(installation: module.Installation) -> Attacker:
 def healthy_before(installation: module.Installation) -> None:
     """A test begins with every part at work, whatever the one before did to them."""
     installation.wait(installation.healthy, 60)
+
+
+@pytest.fixture(scope="package", params=ENGINES)
+def engine(
+    request: pytest.FixtureRequest,
+    installation: module.Installation,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Engine]:
+    """One engine after the other; tests of one are together."""
+    engines.tenant(installation)
+    if request.param == "machine":
+        made = Engine(request.param, installation, "staging", engines.door_of_machine(installation))
+        yield made
+        made.clear()
+        return
+    nodes: TwoNodes = request.getfixturevalue("two_nodes")
+    plane = clusters.ClusterPlane(installation, nodes, request.param, tmp_path_factory.mktemp("plane"))
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        plane.load_images(clusters.images._say)
+    made = Engine(request.param, installation, "production", plane.door, plane)
+    try:
+        if request.param == "kubernetes-private":
+            plane.join_private(engines.TENANT)
+        else:
+            plane.join_shared()
+        engines.bind(installation, plane.name)
+        yield made
+    finally:
+        # Other tests use the same nodes.
+        made.clear()
+        plane.leave()
+        engines.bind(installation, engines.MACHINE)
+        installation.api("admin").call("DELETE", f"/planes/{plane.name}?confirm={plane.name}")

@@ -21,11 +21,15 @@ import psycopg
 from dataplane import addresses
 from dataplane.agent import network, podman
 from infra import control, demo, supervisor
+from infra.cluster.settings import Cluster
 from infra.config import Config, load
+from tests.cluster import cluster_settings
 from tests.dataplane.internet import servers4
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NET = 12
+#: The run's cluster, whether there is one or not: its nodes find the installation at its first address.
+_CLUSTER: Cluster = cluster_settings()
 CONFIG = Config(
     home=Path("/var/tmp/cytoplane-e2e"),
     net=NET,
@@ -33,6 +37,9 @@ CONFIG = Config(
     apps_port=12080,
     agents_port=12443,
     dns_servers=servers4(NET)[0],
+    agents_bind="0.0.0.0",
+    agents_names=str(_CLUSTER.link(1)[0].ip),
+    check_image="127.0.0.1:5001/cytoplane/check:1",
 )
 #: For work on the tests themselves: leave the installation, and find it again.
 KEEP = bool(os.environ.get("CYTOPLANE_E2E_KEEP") or os.environ.get("CYTOPLANE_E2E_HOME"))
@@ -46,6 +53,10 @@ ENVIRONMENT = {
     "CYTOPLANE_AGENTS_PORT": str(CONFIG.agents_port),
     # Where tests put a name server; nobody is there otherwise.
     "CYTOPLANE_DNS_SERVERS": CONFIG.dns_servers,
+    # Planes on the cluster dial in, and begin pods with the check that their nodes have.
+    "CYTOPLANE_AGENTS_BIND": CONFIG.agents_bind,
+    "CYTOPLANE_AGENTS_NAMES": CONFIG.agents_names,
+    "CYTOPLANE_CHECK_IMAGE": CONFIG.check_image,
 }
 #: A web application without dependencies: builds in a moment, answers what its source and settings say.
 SERVER = """
@@ -147,8 +158,8 @@ class Repository:
         self.git("commit", "--quiet", "--allow-empty", "--message", "A change")
         return self.git("rev-parse", "HEAD")
 
-    def start_push(self, ref: str = "main") -> subprocess.Popen:
-        command = ["git", "-C", str(self.folder), "push", self.url, ref]
+    def start_push(self, ref: str = "main", *options: str) -> subprocess.Popen:
+        command = ["git", "-C", str(self.folder), "push", *options, self.url, ref]
         return subprocess.Popen(
             command,
             env=self.environment,
@@ -175,9 +186,15 @@ class Installation:
     _apis: dict[str, demo.Api] = field(default_factory=dict)
     _counter: int = 0
 
+    def member(self, tenant: str) -> str:
+        """The email of a tenant's owner, who has a password from now on."""
+        email = demo.TENANTS[tenant][0] if tenant in demo.TENANTS else f"dev@{tenant}.localhost"
+        self.accounts.setdefault(email, f"of {tenant}, for tests")
+        return email
+
     def api(self, who: str) -> demo.Api:
         """The REST API as a tenant's member, or as ``admin``."""
-        email = demo.ADMIN if who == "admin" else demo.TENANTS[who][0]
+        email = demo.ADMIN if who == "admin" else self.member(who)
         if who not in self._apis:
             self._apis[who] = demo.Api(self.config, email, self.accounts[email])
         return self._apis[who]
@@ -263,20 +280,23 @@ class Installation:
             check=False,
         )
 
-    def replicas(self, tenant: str, project: str, component: str = "web") -> list[dict[str, Any]]:
+    def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of the installation's database, of what nobody is told otherwise."""
+        where = str(self.config.postgres_socket_dir)
+        with psycopg.connect(host=where, user="postgres", dbname="cytoplane") as database:
+            found = database.execute(statement, values)
+            return found.fetchall() if found.description else []
+
+    def replicas(
+        self, tenant: str, project: str, component: str = "web", environment: str = "production"
+    ) -> list[dict[str, Any]]:
         """Replicas that are wanted, each with its addresses."""
-        rows = self.api(tenant).call("GET", self.cell(tenant, project, "/replicas"))
+        rows = self.api(tenant).call("GET", self.cell(tenant, project, "/replicas", environment))
         rows = [row for row in rows if row["component"] == component]
-        with psycopg.connect(
-            host=str(self.config.postgres_socket_dir), user="postgres", dbname="cytoplane"
-        ) as database:
-            for row in rows:
-                found = database.execute(
-                    "SELECT address_index FROM delivery_replica WHERE id = %s", [int(row["id"][1:])]
-                ).fetchone()
-                assert found is not None
-                own = addresses.workload(self.config, found[0])
-                row |= {"v4": own.v4, "v6": own.v6}
+        for row in rows:
+            found = self.query("SELECT address_index FROM delivery_replica WHERE id = %s", int(row["id"][1:]))
+            own = addresses.workload(self.config, found[0][0])
+            row |= {"v4": own.v4, "v6": own.v6}
         return rows
 
 

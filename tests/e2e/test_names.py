@@ -87,6 +87,7 @@ def app(installation: Installation, tenant: str, project: str, connections: str)
     return Attacker(installation, user=host, root=host)
 
 
+@pytest.mark.capability("external names", "machine")
 def test_a_declared_name_is_reached_by_who_declared_it_and_by_nobody_else(
     installation: Installation, outside: Outside
 ) -> None:

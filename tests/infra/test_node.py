@@ -65,6 +65,7 @@ def listening(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     return config
 
 
+@pytest.mark.capability("join", "machine")
 def test_a_machine_joins_by_the_printed_command_and_leaves_nothing_behind(
     committed_world: World, listening: Config, machine: Machine
 ) -> None:

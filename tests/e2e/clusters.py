@@ -1,0 +1,145 @@
+"""A run's cluster as a plane of the run's installation: shared and driven by workers, or private and joined
+by the printed command alone. One after the other: nodes are of one plane at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from dataplane.drivers.kubernetes import helm
+from infra import config as settings
+from infra.cluster.images import load
+from infra.cluster.settings import NODES
+from infra.images import __main__ as images
+from tests.cluster import TwoNodes, until
+from tests.e2e.installation import REPOSITORY, Installation
+
+CHART = REPOSITORY / "infra" / "charts" / "data-plane"
+NAMESPACE, RECORDS = "cytoplane", "cytoplane-releases"
+IMAGES = ["agent", "gateway", "resolver", "controller"]
+_SECONDS = 180
+
+
+class ClusterPlane:
+    """A plane on the cluster. ``join_shared`` or ``join_private`` makes it, ``leave`` takes it away."""
+
+    def __init__(self, installation: Installation, nodes: TwoNodes, name: str, folder: Path) -> None:
+        self.installation, self.nodes, self.name, self._folder = installation, nodes, name, folder
+        self.net = installation.config.net
+
+    @property
+    def door(self) -> str:
+        """Where the first node takes requests for applications."""
+        return f"http://{self.nodes.cluster.node(NODES[0])[0].ip}:8080"
+
+    @property
+    def _networks(self) -> str:
+        cluster = self.nodes.cluster
+        return "{" + ",".join(map(str, (*cluster.all_pods, *cluster.services))) + "}"
+
+    def load_images(self, say: images.recipe.Say) -> None:
+        """What the chart runs, onto both nodes; nothing is pulled from anywhere."""
+        cache, target = settings.load().cache, self._folder / "images.tar"
+        images.build(cache, say)
+        images.archive(cache, target, IMAGES, images.version())
+        load(self.nodes.cluster, target)
+        target.unlink()
+
+    def join_private(self, owner: str) -> None:
+        """The owner makes the plane; the command that is printed is typed, with what a cluster's operator adds."""
+        # Another number than the installation's, as a plane elsewhere may have.
+        self.net = (self.net + 1) % 16
+        document = {"name": self.name, "engine": "kubernetes", "owner": owner, "net": self.net}
+        made = self.installation.api(owner).call("POST", "/planes", document)
+        command = made["join"]["command"]
+        line = f"{command} -s -- --set 'clusterNetworks={self._networks}'"
+        environment = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(self._folder),
+            "KUBECONFIG": str(self.nodes.cluster.kubeconfig),
+        }
+        done = subprocess.run(
+            ["sh", "-c", line], env=environment, cwd="/", capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert made["join"]["token"] not in done.stdout + done.stderr
+        self._await_nodes()
+
+    def join_shared(self) -> None:
+        """An admin hands in a kubeconfig, installs the chart without a controller, brings the nodes' tokens."""
+        admin = self.installation.api("admin")
+        admin.call("POST", "/planes", {"name": self.name, "kubeconfig": self.nodes.text})
+        self.helm(
+            *("upgrade", "--install", "cytoplane", str(CHART), "--create-namespace"),
+            *("--set", f"control.url={self.installation.config.agents_url}", "--set", f"net={self.net}"),
+            *("--set", "controller.enabled=false", "--set", f"clusterNetworks={self._networks}"),
+        )
+        with self.nodes.client() as client:
+            for node in NODES:
+                token = admin.call("POST", f"/planes/{self.name}/enrolment-tokens", {"kind": "agent"})
+                secret = {
+                    "apiVersion": "v1",
+                    "kind": "Secret",
+                    "metadata": {"name": f"enrol-node{node}", "namespace": NAMESPACE},
+                    "stringData": {"token": token["token"]},
+                }
+                client.create(f"/api/v1/namespaces/{NAMESPACE}/secrets", secret)
+        self._await_nodes()
+
+    def helm(self, *words: str) -> None:
+        where = ["--kubeconfig", str(self.nodes.cluster.kubeconfig), "--namespace", NAMESPACE]
+        done = subprocess.run(
+            [helm.executable(), *words, *where], capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+
+    def seen(self) -> dict[str, Any]:
+        """The plane as its people see it."""
+        return self.installation.api("admin").call("GET", f"/planes/{self.name}")
+
+    def _await_nodes(self) -> None:
+        def well() -> bool:
+            found = [node for node in self.seen()["nodes"] if node["healthy"] and node["online"]]
+            return {node["name"] for node in found if node["kind"] == "agent"} == {f"node{n}" for n in NODES}
+
+        until(well, _SECONDS, f"the nodes don't come: {self.seen()['nodes']}")
+        # Ready is more than healthy: the chain has the plugin, the registry's proxy answers.
+        until(lambda: not self.unready(), _SECONDS, f"not ready: {self.unready()}")
+
+    def unready(self) -> list[str]:
+        """Containers of the chart that aren't ready."""
+        return [
+            f"{name}/{status['name']}"
+            for name, pod in self.nodes.pods(NAMESPACE).items()
+            for status in pod["status"].get("containerStatuses") or [{"name": "", "ready": False}]
+            if not status["ready"]
+        ]
+
+    def controllers(self, number: int) -> None:
+        """Let so many controllers run, and wait until it is so."""
+        with self.nodes.client() as client:
+            client.change(
+                f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/controller", {"spec": {"replicas": number}}
+            )
+        selector = "app.kubernetes.io/component=controller"
+        until(lambda: len(self.nodes.pods(NAMESPACE, selector)) == number, _SECONDS, "controllers stay")
+
+    def places(self) -> list[dict[str, Any]]:
+        return self.installation.api("admin").call("GET", f"/planes/{self.name}/places")
+
+    def leave(self) -> None:
+        """After the cells: the chart, what it kept in the cluster, and what its README says stays on nodes."""
+        until(lambda: not self.places(), 120, f"cells stay: {self.places()}")
+        self.helm("uninstall", "cytoplane", "--timeout", "3m")
+        with self.nodes.client() as client:
+            for name in (NAMESPACE, RECORDS):
+                client.remove(f"/api/v1/namespaces/{name}")
+            for name in (NAMESPACE, RECORDS):
+                path = f"/api/v1/namespaces/{name}"
+                until(lambda path=path: client.get(path).status_code == 404, 90, f"{name} doesn't go")  # type: ignore[misc]
+        for node in NODES:
+            gone = ["rm", "-rf", "/var/lib/cytoplane", f"/sys/fs/bpf/cytoplane-{self.net}"]
+            self.nodes.ran(f"node{node}", *gone)
