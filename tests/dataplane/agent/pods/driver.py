@@ -2,8 +2,8 @@
 
 A line is a command: ``apply FILE`` takes the document as if it had been received, ``health`` prints the
 node's view of itself, ``reached`` which desired state is in force and how many replicas are somewhere in it,
-``passed`` what went through because of audit since the last time. Prints ``ready`` once it has taken up what
-was.
+``passed`` what went through because of audit since the last time, ``load`` what replicas did since then.
+Prints ``ready`` once it has taken up what was.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ def main() -> None:
             rows = [flow for flow in agent.kernel.flows() if flow.allowed and flow.reason != "OK"]
             said = [[row.source, row.destination, row.port, row.protocol] for row in rows]
             print(json.dumps(said), flush=True)
+        elif command == "load":
+            print(json.dumps(agent._meter.read(agent.engine.measured())), flush=True)
         elif command == "published":
             print(json.dumps(sorted(agent.engine.running())), flush=True)
 
