@@ -2,8 +2,8 @@
 
 A line is a command: ``apply FILE`` takes the document as if it had been received, ``health`` prints the
 node's view of itself, ``reached`` which desired state is in force and how many replicas are somewhere in it,
-``passed`` what went through because of audit since the last time, ``load`` what replicas did since then.
-Prints ``ready`` once it has taken up what was.
+``passed`` what went through because of audit since the last time, ``load`` what replicas did since then,
+``denied`` what didn't go through. Prints ``ready`` once it has taken up what was.
 """
 
 from __future__ import annotations
@@ -16,10 +16,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dataplane.agent.commands import CantEnter, Command
 from dataplane.agent.node import Agent
 from dataplane.agent.state import State
 from dataplane.desired import PLATFORM
 from infra import config as installation
+
+
+def entered(agent: Agent, order: dict[str, Any]) -> dict[str, Any]:
+    """What a command in a replica of this node printed, and how it ended; it has no input."""
+    try:
+        process = agent.engine.enter(Command(1, order["replica"], order["words"], order["tty"], (30, 100)))
+    except CantEnter as error:
+        return {"refused": str(error)}
+    if not order["tty"]:
+        process.close_input()
+    said = {"out": "", "err": ""}
+    for stream, data in process.output():
+        said[stream] += data.decode()
+    code = process.wait()
+    process.kill()
+    process.close()
+    return {"code": code, **said}
 
 
 def main() -> None:
@@ -55,8 +73,13 @@ def main() -> None:
             rows = [flow for flow in agent.kernel.flows() if flow.allowed and flow.reason != "OK"]
             said = [[row.source, row.destination, row.port, row.protocol] for row in rows]
             print(json.dumps(said), flush=True)
+        elif command == "denied":
+            rows = [flow for flow in agent.kernel.flows() if not flow.allowed]
+            print(json.dumps([[r.source, r.destination, r.port, r.reason] for r in rows]), flush=True)
         elif command == "load":
             print(json.dumps(agent._meter.read(agent.engine.measured())), flush=True)
+        elif command == "enter":
+            print(json.dumps(entered(agent, json.loads(argument))), flush=True)
         elif command == "published":
             print(json.dumps(sorted(agent.engine.running())), flush=True)
 
