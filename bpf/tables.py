@@ -139,6 +139,10 @@ class Tables(ServiceTables, TrackingTables):
         self._maps["endpoints"].delete(layout.U32.pack(ifindex))
         if cookie:
             self._maps["callers"].delete(layout.U64.pack(cookie))
+        else:
+            for key, value in self._maps["callers"].items():
+                if layout.CALLER.unpack(value)[1] == ifindex:
+                    self._maps["callers"].delete(key)
         for key, value in self._maps["ipcache"].items():
             if layout.OWNER.unpack(value)[1] == ifindex:
                 self._maps["ipcache"].delete(key)
@@ -150,6 +154,14 @@ class Tables(ServiceTables, TrackingTables):
         return {
             layout.U32.unpack(key)[0]: layout.ENDPOINT.unpack(value)[0]
             for key, value in self._maps["endpoints"].items()
+        }
+
+    def foreign(self) -> set[int]:
+        """Indexes of the interfaces that CNIs made."""
+        return {
+            layout.U32.unpack(key)[0]
+            for key, value in self._maps["endpoints"].items()
+            if layout.ENDPOINT.unpack(value)[1] & layout.ENDPOINT_FOREIGN
         }
 
     def set_address(self, address: str, identity: int, ifindex: int) -> None:

@@ -54,6 +54,16 @@ class PodTables:
                 self._tables.remove_endpoint(ifindex)
             network.sweep_neighbours(self.config, self._tables)
 
+    def forget_pods(self, but: set[int]) -> set[int]:
+        """Forget all pods' interfaces but these: what is still there passes nothing any more. Their indexes."""
+        with self._lock:
+            strangers = self._tables.foreign() - but
+            for ifindex in strangers:
+                self._tables.remove_endpoint(ifindex)
+            if strangers:
+                network.sweep_neighbours(self.config, self._tables)
+        return strangers
+
     def elsewhere(self, owners: dict[str, int]) -> None:
         """Addresses of pods of other nodes, and whose they are; no others."""
         with self._lock:

@@ -121,17 +121,20 @@ class Local:
             return self._pods.get(replica)
 
     def restore(self, kernel: Kernel) -> None:
-        """Take up what an agent before this one kept; what is gone since is forgotten."""
+        """Take up what an agent before this one kept; what is gone since is forgotten, and what it hasn't kept
+        is closed: another one's of this node, from before its folder was emptied."""
         try:
             kept = [Pod(**entry) for entry in json.loads(self._file.read_text())]
         except FileNotFoundError:
-            return
+            kept = []
         except (OSError, ValueError, TypeError) as error:
             # What runs goes on by the kernel's tables; new pods of these replicas are refused by them.
             log.error("the kept pods can't be read: %s", error)
             return
         with self._lock:
             self._pods = {pod.replica: pod for pod in kept}
+        if strangers := kernel.forget_pods({pod.ifindex for pod in kept}):
+            log.warning("%s interfaces of pods that this agent doesn't know are closed", len(strangers))
         self.introduce(kernel)
         self.sweep(kernel)
 
@@ -163,6 +166,8 @@ class Local:
                 kernel.backend_left(before.replica, before.identity, before.pair)
             self._pods[pod.replica] = pod
             self._save()
+            # An index is used again: what was behind it before is nobody's of this pod.
+            kernel.forget_interface(pod.ifindex)
             try:
                 kernel.take_pod(found, network.Address(pod.v4, pod.v6, pod.identity), pod.translate)
             except BaseException:

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
-from bpf import attach, loader
+from bpf import attach, layout, loader
 from bpf import sys as bpf
 from bpf.tables import Tables
 from dataplane.agent import filters, foreign, host, network
+from dataplane.agent.kernel import Kernel
 from infra.config import Config
 from tests.bpf.conftest import run_loader
 from tests.bpf.laboratory import TCP, Member
@@ -129,6 +130,26 @@ def test_an_agent_that_restarts_takes_pods_up_as_they_are(node: Node) -> None:
         tables.close()
     subprocess.run(["ip", "-n", node.here.name, "link", "del", "vethb"], check=True)
     assert node.here.inside(lambda: foreign.adopt_foreign(node.config, "b", b.namespace.path)) is None
+
+
+def test_an_agent_that_remembers_nothing_closes_what_another_one_left(node: Node) -> None:
+    a, b = node.pod("a", 400, 5), node.pod("b", 401, 6)
+    b.listen(TCP, 8080)
+    node.open_everything(8080)
+    assert a.call(b.v4, 8080, TCP, 2) == "b"
+    kernel = Kernel(node.config)
+    try:
+        left = {member.namespace.ifindex for member in (a, b)}
+        assert node.tables.foreign() == left
+        gone = a.namespace.ifindex
+        assert node.here.inside(lambda: kernel.forget_pods(left - {gone})) == {gone}
+        assert node.tables.foreign() == left - {gone}
+        assert gone not in {ifindex for _, ifindex in node.tables.addresses().values()}
+        callers = node.tables._maps["callers"].items()
+        assert gone not in {layout.CALLER.unpack(value)[1] for _, value in callers}
+        assert a.call(b.v4, 8080, TCP, 1) == ""
+    finally:
+        kernel.connections.close()
 
 
 def test_programs_that_were_taken_off_are_put_back_and_only_ours_are_taken_off(node: Node) -> None:

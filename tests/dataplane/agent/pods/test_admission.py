@@ -147,7 +147,7 @@ def test_a_replicas_pod_is_let_in_and_told_to_the_others(desk: Desk) -> None:
         300,
         "/run/netns/cni-1",
     )
-    assert desk.kernel.calls == [("take", "r1")] and desk.published == 1
+    assert desk.kernel.calls == [("forget", "7"), ("take", "r1")] and desk.published == 1
     assert desk.ask("r1-a", "DEL") is None
     assert desk.local.pods() == {}
     # Of somebody who is gone already, or never was.
@@ -302,7 +302,7 @@ def test_a_pod_whose_tables_are_not_written_is_taken_back(desk: Desk) -> None:
     desk.slow = True
     assert desk.ask("p") == "the node's tables aren't written yet"
     assert desk.local.pods() == {} and desk.published == 0
-    assert desk.kernel.calls[:2] == [("take", "r1"), ("release", "r1")]
+    assert desk.kernel.calls[1:3] == [("take", "r1"), ("release", "r1")]
 
 
 def test_a_pod_that_the_others_cannot_be_told_of_is_taken_back(

@@ -52,6 +52,10 @@ class Kernel:
     def forget_interface(self, ifindex: int) -> None:
         self.calls.append(("forget", str(ifindex)))
 
+    def forget_pods(self, but: set[int]) -> set[int]:
+        self.calls.append(("forget all but", str(sorted(but))))
+        return set()
+
 
 class Found:
     name = "r1"
@@ -105,7 +109,7 @@ def test_what_the_kernel_refuses_is_forgotten_and_closed(tmp_path: Path) -> None
     except OSError:
         pass
     assert stage.local.pods() == {} and json.loads(stage.file.read_text()) == []
-    assert kernel.calls == [("release", "r1")]
+    assert kernel.calls[-1] == ("release", "r1")
 
 
 def test_a_delayed_farewell_to_an_earlier_sandbox_does_not_end_the_pod_of_now(tmp_path: Path) -> None:
@@ -126,6 +130,18 @@ def test_what_is_gone_after_a_restart_is_forgotten_by_everybody(tmp_path: Path) 
     assert later.pods() == {} and json.loads(stage.file.read_text()) == []
     assert ("forget", str(2**30)) in kernel.calls
     assert ("left", "r1 ('10.112.128.5', '10.112.128.5')") in kernel.calls
+
+
+def test_an_agent_that_has_kept_nothing_closes_what_another_one_left(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.local.restore(stage.kernel)  # type: ignore[arg-type]
+    assert stage.kernel.calls == [("forget all but", "[]")]
+    stage.local.add(stage.kernel, pod(), Found())  # type: ignore[arg-type]
+    # Before it is taken: its index may have been another's.
+    assert stage.kernel.calls[-2:] == [("forget", str(2**30)), ("take", "r1")]
+    later, kernel = stage.another(), Kernel()
+    later.restore(kernel)  # type: ignore[arg-type]
+    assert kernel.calls[0] == ("forget all but", f"[{2**30}]")
 
 
 def test_a_damaged_file_is_no_reason_to_fail(tmp_path: Path) -> None:
