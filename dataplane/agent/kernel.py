@@ -67,17 +67,21 @@ def load(config: Config) -> None:
 
 
 def node_addresses(config: Config) -> list[tuple[str, str]]:
-    """The node's own addresses as floor entries: closed to every workload."""
+    """The node's own addresses as floor entries: closed to every workload.
+
+    Each once, in order: a CNI gives its gateway's address to every pod's interface, and a floor that was
+    another at each pod's coming would have every connection of the node looked at.
+    """
     done = subprocess.run(["ip", "-j", "address"], capture_output=True, text=True, check=True)
-    found = []
+    found = set()
     for link in json.loads(done.stdout):
         if link["ifname"].startswith(f"{config.name}v"):
             continue
         for entry in link.get("addr_info", []):
             address = ipaddress.ip_address(entry["local"])
             if not (address.is_loopback or address.is_link_local):
-                found.append((f"{address}/{address.max_prefixlen}", "NODE"))
-    return found
+                found.add((f"{address}/{address.max_prefixlen}", "NODE"))
+    return sorted(found)
 
 
 def platform_topology(config: Config) -> Topology:

@@ -95,8 +95,10 @@ def _spent(agents: list[nodes.Node], work: Callable[[], object]) -> list[float]:
 
 
 def _come_and_go(agents: list[nodes.Node], world: World, seconds: float) -> set[str]:
-    """Each second one pod takes another's place; those that run at the end."""
-    begun, made = time.monotonic(), set()
+    """Each second one pod takes another's place; those that were seen running."""
+    begun = time.monotonic()
+    made: set[str] = set()
+    ran: set[str] = set()
     turn = 0
     while (now := time.monotonic() - begun) < seconds:
         if now < turn:
@@ -106,8 +108,9 @@ def _come_and_go(agents: list[nodes.Node], world: World, seconds: float) -> set[
         world.create(place, fresh)
         world.delete(place, old)
         made.add(fresh)
+        ran |= made & world.ready()
         turn += 1
-    return made & world.ready()
+    return ran
 
 
 def say(text: str) -> None:
