@@ -14,7 +14,7 @@ from typing import Any
 
 from bpf.attach import NotOurs
 from dataplane.agent import groups, network
-from dataplane.agent.commands import CantEnter, Command, Process
+from dataplane.agent.commands import CantEnter, Command, Process, bundles, entering
 from dataplane.agent.following import Rules
 from dataplane.agent.kernel import Kernel
 from dataplane.agent.load import Measured
@@ -279,10 +279,13 @@ class Kubernetes:
         write_private(file, json.dumps(said, sort_keys=True).encode())
 
     def enter(self, command: Command) -> Process:
-        raise CantEnter("Commands can't be run on a cluster yet.")
+        pod = self.local.get(command.replica)
+        if pod is None:
+            raise CantEnter("The replica isn't on this node any more.")
+        return entering.Entered(self.config, bundles.find(pod.container, pod.app), command)
 
     def clear(self) -> None:
-        """Nothing is run here."""
+        entering.clear(self.config)
 
     def tidy(self, document: Mapping[str, Any]) -> None:
         """Images are kubelet's to remove."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dataplane.agent import container, groups, images, network, once, podman
-from dataplane.agent.commands import CantEnter, Command, Process
-from dataplane.agent.commands import machine as commands
+from dataplane.agent.commands import CantEnter, Command, Process, entering
+from dataplane.agent.commands import machine as containers
 from dataplane.agent.following import Rules
 from dataplane.agent.kernel import Kernel
 from dataplane.agent.load import Measured
@@ -127,10 +127,10 @@ class Machine:
         worker = self.workers.get(command.replica)
         if worker is None:
             raise CantEnter("The replica isn't on this node any more.")
-        return commands.Entered(self.config, command)
+        return entering.Entered(self.config, containers.find(self.config, command.replica), command)
 
     def clear(self) -> None:
-        commands.clear(self.config)
+        entering.clear(self.config)
 
     def tidy(self, document: Mapping[str, Any]) -> None:
         """Take away images that nothing runs any more, and notes of runs that nobody asks about."""

@@ -24,6 +24,8 @@ VERSIONS = ("1.20", "1.25", "1.31")
 _NEWER = ["admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"]
 #: What may be added to a container that drops all capabilities, and nothing else.
 AGENT = {"BPF", "CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "NET_RAW", "PERFMON", "SYS_ADMIN"}
+#: What it has beyond these where people may run commands in pods.
+COMMANDS = {"KILL", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", "SYS_PTRACE"}
 LAUNCHER = {"SETGID", "SETPCAP", "SETUID", "SYS_ADMIN"}
 
 Object = dict[str, Any]
@@ -168,6 +170,19 @@ def test_only_what_makes_mounts_is_privileged_and_it_ends(version: str) -> None:
     assert privileged == [each["name"] for each in spec["initContainers"]] == ["prepare"]
     assert spec["hostNetwork"] is True
     assert not spec.get("hostPID") and not spec.get("hostIPC")
+
+
+def test_only_who_asks_for_commands_gives_the_agent_sight_of_processes_and_rights_for_it() -> None:
+    text = (CHART / "README.md").read_text()
+    for options, beyond in (((), set()), (("--set", "node.commands=true"), COMMANDS)):
+        spec = one("DaemonSet", "node", "1.31", *options)["spec"]["template"]["spec"]
+        agent = next(each for each in spec["containers"] if each["name"] == "agent")
+        assert set(agent["securityContext"]["capabilities"]["add"]) == AGENT | beyond
+        assert spec.get("hostPID", False) is bool(beyond)
+        mounts = {mount["mountPath"]: mount for mount in agent["volumeMounts"]}
+        assert ("/run/containerd/io.containerd.runtime.v2.task" in mounts) is bool(beyond)
+        assert mounts["/sys/fs/cgroup"]["readOnly"] is not bool(beyond)
+        assert all(f"`{capability}`" in text for capability in beyond)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from dataplane.agent.commands import CantEnter, Command, machine
+from dataplane.agent.commands import CantEnter, Command, entering, machine
 from tests.dataplane.agent.stage import PYTHON, Node, node, until
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 SLEEP = "import time; print('here', flush=True); time.sleep(600)"
 STATUS = """
 import json, os, socket
@@ -53,7 +53,7 @@ class Run:
 
     def __init__(self, stage: Node, replica: dict[str, Any], *words: str, tty: bool = False) -> None:
         command = Command(1, replica["id"], list(words), tty, (30, 100))
-        self.process = machine.Entered(stage.config, command)
+        self.process = entering.Entered(stage.config, machine.find(stage.config, replica["id"]), command)
         self.said = {"out": b"", "err": b""}
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
@@ -162,9 +162,9 @@ else: child.poll() or __import__("time").sleep(600)
     run = python(stage, replica, program)
     until(lambda: run.said["out"] == b"here\n")
     pid, mount = run.process.pid, run.process.mount
-    until(lambda: len(machine.members(pid, mount)) == 3)
+    until(lambda: len(entering.members(pid, mount)) == 3)
     run.process.kill()
-    assert machine.members(pid, mount) == []
+    assert entering.members(pid, mount) == []
     run.end()
     state = stage.state(replica)
     assert state is not None
@@ -177,7 +177,7 @@ def test_an_agent_that_begins_anew_ends_what_the_one_before_began(
     run = python(stage, replica, SLEEP)
     until(lambda: run.said["out"] == b"here\n")
     pid = run.process.pid
-    machine.clear(stage.config)
+    entering.clear(stage.config)
     assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
     assert run.end() == 137
 

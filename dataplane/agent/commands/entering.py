@@ -1,0 +1,235 @@
+"""Commands in containers, each by a process of its own (``enter``) that ends with the agent."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import signal as signals
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataplane.agent.commands import LARGEST_PIECE, CantEnter, Command
+from dataplane.client import write_private
+from infra.config import Config
+
+#: Seconds until a command's first instruction.
+_BEGIN = 15.0
+_CODE = Path(__file__).resolve().parents[3]
+
+
+def _mount_of(pid: int) -> str:
+    """A process's mount namespace."""
+    return str(Path(f"/proc/{pid}/ns/mnt").readlink())
+
+
+def members(session: int, mount: str) -> list[int]:
+    """Processes of a session of the kernel's that have this mount namespace: a number alone may be another's by now."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            # The name of a program may hold anything, brackets and blanks included.
+            rest = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(rest[3]) == session and rest[0] != "Z" and str((entry / "ns/mnt").readlink()) == mount:
+                found.append(int(entry.name))
+    return found
+
+
+def end_all(session: int, mount: str) -> None:
+    """Kill them until none is left; who starts others meanwhile is caught by the next look."""
+    for _ in range(50):
+        found = members(session, mount)
+        if not found:
+            return
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signals.SIGKILL)
+        time.sleep(0.02)
+
+
+def _folder(config: Config) -> Path:
+    """Who runs what, for the agent after this one."""
+    folder = config.agent_dir / "commands"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class Target:
+    """A container that runs: the id of its process on the node, and what its runtime was told (OCI)."""
+
+    pid: int
+    specification: dict[str, Any]
+
+
+class Entered:
+    """A ``commands.Process``."""
+
+    def __init__(self, config: Config, target: Target, command: Command) -> None:
+        """Returns once the command runs. Raises ``CantEnter``."""
+        self._tty = command.tty
+        order = {
+            "agent": os.getpid(),
+            "pid": target.pid,
+            "process": target.specification["process"],
+            "seccomp": (target.specification.get("linux") or {}).get("seccomp"),
+            "words": command.words,
+            "tty": command.tty,
+            "size": command.size,
+        }
+        try:
+            self.mount = _mount_of(target.pid)
+            self._start(order)
+        except OSError as error:
+            raise CantEnter(f"The replica is gone: {error.strerror}.") from None
+        self._file = _folder(config) / str(command.session)
+        write_private(self._file, json.dumps({"pid": self.pid, "mount": self.mount}).encode())
+
+    def _start(self, order: dict[str, Any]) -> None:
+        ours, theirs = socket.socketpair()
+        # Pipes are of a user who doesn't exist in there; programs that open /dev/stdout by name need the bits.
+        pipes = [] if self._tty else [os.pipe() for _ in range(3)]
+        for pair in pipes:
+            for end in pair:
+                os.fchmod(end, 0o666)
+        streams = (pipes[0][0], pipes[1][1], pipes[2][1]) if pipes else (subprocess.DEVNULL,) * 3
+        try:
+            with theirs:
+                self._child = subprocess.Popen(
+                    [sys.executable, "-m", "dataplane.agent.commands.enter", str(theirs.fileno())],
+                    stdin=streams[0],
+                    stdout=streams[1],
+                    stderr=streams[2],
+                    pass_fds=[theirs.fileno()],
+                    env={"PYTHONPATH": str(_CODE)},
+                    cwd="/",
+                )
+        except BaseException:
+            ours.close()
+            for pair in pipes:
+                for end in pair:
+                    os.close(end)
+            raise
+        self._fds = []
+        if pipes:
+            for stream in streams:
+                os.close(stream)
+            self._input = pipes[0][1]
+            self._outputs = {pipes[1][0]: "out", pipes[2][0]: "err"}
+            self._fds = [self._input, *self._outputs]
+        try:
+            with ours:
+                ours.settimeout(_BEGIN)
+                ours.sendall(json.dumps(order).encode() + b"\n")
+                self.pid = self._begun(ours)
+        except BaseException:
+            self._child.kill()
+            self._child.wait()
+            self._close()
+            raise
+
+    def _begun(self, control: socket.socket) -> int:
+        """The process's id on the node, once its program runs: then nobody else holds the socket any more."""
+        said, pid = b"", 0
+        while True:
+            try:
+                data, fds, _, _ = socket.recv_fds(control, 4096, 1)
+            except TimeoutError:
+                raise CantEnter("The node is too busy to start it.") from None
+            for fd in fds:
+                self._input, self._outputs = fd, {fd: "out"}
+                self._fds = [fd]
+            if not data:
+                break
+            said += data
+        for line in said.splitlines():
+            answer = json.loads(line)
+            if "error" in answer:
+                raise CantEnter(answer["error"])
+            pid = answer.get("pid", pid)
+        if not pid or not self._fds:
+            raise CantEnter("It ended before it began.")
+        return pid
+
+    # Output.
+    def output(self) -> Iterator[tuple[str, bytes]]:
+        """Ends with the command, not with what it may have left running: that is ended with it."""
+        with selectors.DefaultSelector() as selector:
+            for fd, stream in self._outputs.items():
+                selector.register(fd, selectors.EVENT_READ, stream)
+            while selector.get_map():
+                ready = selector.select(0.2)
+                for key, _ in ready:
+                    try:
+                        data = os.read(key.fd, LARGEST_PIECE)
+                    except OSError:  # A terminal whose other end is closed.
+                        data = b""
+                    if data:
+                        yield key.data, data
+                    else:
+                        selector.unregister(key.fd)
+                if not ready and self._child.poll() is not None:
+                    return
+
+    def wait(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._child.wait(5)
+        return None
+
+    # Input.
+    def write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._input, data) :]
+
+    def close_input(self) -> None:
+        if not self._tty:
+            os.close(self._input)
+            self._fds.remove(self._input)
+            self._input = -1
+
+    def resize(self, rows: int, columns: int) -> None:
+        if self._tty:
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(self._input, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def signal(self, name: str) -> None:
+        """To its group, as a terminal would."""
+        if members(self.pid, self.mount):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, getattr(signals, f"SIG{name}"))
+
+    def kill(self) -> None:
+        end_all(self.pid, self.mount)
+        self._file.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """After ``kill``, once nobody reads or writes any more."""
+        self._child.wait()
+        self._close()
+
+    def _close(self) -> None:
+        for fd in self._fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self._fds = []
+
+
+def clear(config: Config) -> None:
+    """End commands that an agent before this one began: nobody follows them any more."""
+    for file in _folder(config).iterdir():
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            kept = json.loads(file.read_text())
+            end_all(int(kept["pid"]), kept["mount"])
+        file.unlink(missing_ok=True)
