@@ -1,7 +1,7 @@
 """Every test, in groups side by side: ``python -m infra.run_tests``.
 
 Each group waits a good part of its time for what it started, so that three keep two cores busy: what loads
-kernel programs; what needs a Kubernetes cluster; everything else. A group has a database, a Redis and a
+kernel programs; what needs nodes of a Kubernetes cluster; everything else. A group has a database, a Redis and a
 network number of its own, as several runs on one machine would. Closes with a line that counts all.
 """
 
@@ -21,11 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 #: so that a new folder is in it. Within a group they are run in this order: what leaves an installation or
 #: a cluster at work for the rest of the run comes late.
 GROUPS = {
-    "kernel": ("bpf/", "dataplane/", "conformance/"),
+    "kernel": (
+        *("bpf/", "dataplane/", "conformance/"),
+        # They ask the API server that tests of drivers have.
+        *("cells/test_provisioning.py", "dataplane/planes/test_gateways.py"),
+    ),
     "cluster": (
-        *("dataplane/drivers/", "dataplane/controller/", "infra/", "dataplane/agent/pods/"),
-        *("conformance/test_kubernetes.py", "cells/test_provisioning.py", "cells/test_workloads.py"),
-        "dataplane/planes/test_gateways.py",
+        *("infra/", "dataplane/agent/pods/", "dataplane/drivers/test_pods.py"),
+        *("conformance/test_kubernetes.py", "cells/test_workloads.py"),
     ),
     "platform": ("", "dataplane/planes/", "dataplane/registry/", "web/", "e2e/"),
 }

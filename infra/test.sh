@@ -7,7 +7,7 @@ build=
 if [ "$(id -u)" = 0 ]; then
 	# The first time on a machine this takes minutes, and the tests that need it take the longest: it goes on
 	# beside everything else, and they come last.
-	infra/kubernetes/build.sh cluster >/dev/null &
+	nice -n 3 infra/kubernetes/build.sh cluster >/dev/null &
 	build=$!
 fi
 status=0

@@ -111,13 +111,12 @@ def test_each_packet_that_may_not_pass_is_dropped_for_its_reason(pair: Pair) -> 
 
 
 def _forget(laboratory: Laboratory, member: Member) -> None:
-    """As if the workload were new: no flows, limits, floor; known again."""
+    """As if the workload were new: no limits, no floor; removed, with its flows, and known again."""
     tables, namespace = laboratory.tables, member.namespace
     while member.name == "a" and member.sockets:
         member.sockets.pop().close()
     tables.set_limits({})
     tables.set_floor([])
-    tables.purge_conntrack(namespace.ifindex)
     tables.remove_endpoint(namespace.ifindex, namespace.cookie)
     tables.set_endpoint(
         namespace.ifindex, member.identity, namespace.mac, namespace.host_mac, namespace.cookie
