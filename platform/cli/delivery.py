@@ -257,7 +257,9 @@ def _numbers(rows: list[dict[str, Any]], raw: bool) -> None:
         row |= {
             "range": f"{found['min']} to {found['max']}",
             "load": found["why"] or "not measured yet",
-            "decided": f"{found['change']} ({output.ago(found['changed_at'])})" if found["changed_at"] else "",
+            "decided": f"{found['change']} ({output.ago(found['changed_at'])})"
+            if found["changed_at"]
+            else "",
             "held": found["held"],
         }
     columns = {"component": "COMPONENT", "replicas": "REPLICAS", "range": "RANGE", "load": "LOAD",
