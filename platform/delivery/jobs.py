@@ -31,11 +31,15 @@ def done(deployment: Deployment, release: Release) -> bool:
         newest[run.workload.component.name] = run
     for name in names:
         if name not in newest:
-            _begin(deployment, release, name)
+            _begin(deployment, release, name, 1)
     for name, run in newest.items():
-        if run.state not in (*Run.ACTIVE, Run.State.SUCCEEDED):
+        if run.state in (*Run.ACTIVE, Run.State.SUCCEEDED):
+            continue
+        task = runs.component_of(release, name).task
+        if run.state not in runs.AGAIN or task is None or run.attempt > task.retries:
             raise _failed(deployment, name, run)
-    if set(newest) != set(names) or any(run.state in Run.ACTIVE for run in newest.values()):
+        _begin(deployment, release, name, run.attempt + 1)
+    if set(newest) != set(names) or any(run.state != Run.State.SUCCEEDED for run in newest.values()):
         return False
     _step_over(deployment)
     return True
@@ -46,16 +50,22 @@ def _names(release: Release) -> list[str]:
     return sorted(name for name, component in declared.items() if component.kind == "job")
 
 
-def _begin(deployment: Deployment, release: Release, name: str) -> None:
+def _begin(deployment: Deployment, release: Release, name: str, attempt: int) -> None:
     cell = (
         Cell.objects.select_for_update(of=("self",))
         .select_related("project__tenant", "environment__plane")
         .get(pk=deployment.cell_id)
     )
     runs.begin(
-        cell, release, name, kind=Run.Kind.JOB, created_by=deployment.created_by, deployment=deployment
+        cell,
+        release,
+        name,
+        kind=Run.Kind.JOB,
+        created_by=deployment.created_by,
+        deployment=deployment,
+        attempt=attempt,
     )
-    log.say(deployment, f"Running the job {name}")
+    log.say(deployment, f"Running the job {name}" + (f", try {attempt}" if attempt > 1 else ""))
     step = deployment.steps.filter(ended_at=None).first()
     if step is not None and step.name != STEP:
         step.name = STEP

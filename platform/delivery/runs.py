@@ -37,6 +37,8 @@ LINGER = timedelta(seconds=5)
 #: Ended runs of a component that are kept.
 KEPT = 200
 State, Phase = Run.State, Replica.Phase
+#: Ends after which a component's other tries are made.
+AGAIN = (State.FAILED, State.TIMED_OUT)
 
 
 def active(cell: Cell) -> Any:
@@ -94,7 +96,7 @@ def begin(
     run.replica_number = run.replica.pk
     run.save(update_fields=["command", "replica", "replica_number"])
     _changed(cell)
-    _forget(workload)
+    forget(workload)
     return run
 
 
@@ -108,7 +110,8 @@ def _changed(cell: Cell) -> None:
     provisioning.changed(cell)
 
 
-def _forget(workload: Workload) -> None:
+def forget(workload: Workload) -> None:
+    """Delete what is older than what is kept of a component's ended runs."""
     old = Run.objects.filter(workload=workload, replica=None).exclude(state__in=Run.ACTIVE)
     for pk in old.order_by("-pk").values_list("pk", flat=True)[KEPT:][:1]:
         old.filter(pk__lte=pk).delete()
@@ -208,7 +211,7 @@ def _away(run: Run) -> str | None:
 
 def end(run: Run, state: str, reason: str = "", code: int | None = None) -> None:
     """Write down how a run ended, once, and let those go on who wait for it. Call with its row locked."""
-    from delivery import schedules, tasks
+    from delivery import tasks
 
     run.state, run.reason, run.exit_code, run.ended_at = state, reason[:300], code, timezone.now()
     run.save(update_fields=["state", "reason", "exit_code", "ended_at", "last_lines"])
@@ -216,8 +219,8 @@ def end(run: Run, state: str, reason: str = "", code: int | None = None) -> None
         tasks.run.enqueue(run.pk, countdown=LINGER.total_seconds() + 0.1)
     if run.deployment_id:
         tasks.advance.enqueue(run.deployment_id)
-    if state in (State.FAILED, State.TIMED_OUT):
-        schedules.again(run)
+    if run.kind == Run.Kind.CRON and state in AGAIN:
+        tasks.again.enqueue(run.pk)
 
 
 def take_away(run: Run) -> None:

@@ -6,9 +6,10 @@ Times that passed while nobody looked are made up for by one run of the last of 
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import IntegrityError, transaction
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from cells.specification import Specification, tasks
@@ -21,6 +22,8 @@ from projects.models import Cell, Workload
 log = logging.getLogger("cytoplane.delivery")
 #: As the audit log and runs call it.
 WHO = "schedule"
+#: So long another try is looked for after a failure; there may be no room for it at once.
+LATELY = timedelta(minutes=10)
 
 
 def follow(cell: Cell, release: Release) -> None:
@@ -117,34 +120,47 @@ def _skipped(cell: Cell, release: Release, name: str, task: Task, when: datetime
             "reason": reason[:300],
         },
     )
+    runs.forget(run.workload)
     return run if made else None
 
 
-def again(run: Run) -> None:
-    """The next try of a run that failed, if its component has tries left. Call when it has ended."""
-    if run.kind == Run.Kind.ONCE:
-        return
-    declared = runs.component_of(run.release, run.workload.component.name).task
-    if declared is None or run.attempt > declared.retries:
-        return
-    if run.kind == Run.Kind.CRON and not Schedule.objects.filter(workload=run.workload).exists():
-        return
-    cell = _locked(run.workload_id)
-    assert cell is not None
-    release = run.release if run.kind == Run.Kind.JOB else cell.serving_release
-    if release is None:
-        return
+def failed() -> list[int]:
+    """Runs of schedules that failed lately and were the last try of their time until now."""
+    rows = Run.objects.filter(kind=Run.Kind.CRON, state__in=runs.AGAIN, ended_at__gt=timezone.now() - LATELY)
+    next_one = Run.objects.filter(
+        workload=OuterRef("workload"),
+        scheduled_for=OuterRef("scheduled_for"),
+        attempt__gt=OuterRef("attempt"),
+    )
+    return list(rows.exclude(Exists(next_one)).values_list("pk", flat=True))
+
+
+@transaction.atomic
+def again(run_id: int) -> Run | None:
+    """The next try of a schedule's run that failed; None if its component has no tries left."""
+    run = Run.objects.select_related("workload__component").filter(pk=run_id, state__in=runs.AGAIN).first()
+    cell = _locked(run.workload_id) if run else None
+    if run is None or cell is None or cell.serving_release is None:
+        return None
+    name = run.workload.component.name
+    declared = Specification.from_dict(cell.serving_release.specification).components.get(name)
+    if declared is None or declared.task is None or not declared.task.schedule:
+        return None
+    if run.attempt > declared.task.retries:
+        return None
     try:
         with transaction.atomic():
-            runs.begin(
+            return runs.begin(
                 cell,
-                release,
-                run.workload.component.name,
+                cell.serving_release,
+                name,
                 kind=run.kind,
                 created_by=run.created_by,
                 scheduled_for=run.scheduled_for,
-                deployment=run.deployment,
                 attempt=run.attempt + 1,
             )
-    except (CytoplaneError, IntegrityError) as error:
-        log.warning("run %s isn't tried again: %s", run.pk, error)
+    except IntegrityError:
+        return None  # it is made already
+    except CytoplaneError as error:
+        log.warning("run %s isn't tried again now: %s", run.pk, error)
+        return None

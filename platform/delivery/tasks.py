@@ -36,11 +36,19 @@ def strike(schedule_id: int) -> None:
     schedules.strike(schedule_id)
 
 
+@app.task(name="delivery.again")
+def again(run_id: int) -> None:
+    """Make the next try of a run that failed."""
+    schedules.again(run_id)
+
+
 @app.task(name="delivery.clock")
 def clock() -> None:
     """Look at the clock: schedules whose time has come, and runs whose wake-up may have been lost."""
     for pk in schedules.due():
         strike.apply_async((pk,))
+    for pk in schedules.failed():
+        again.apply_async((pk,))
     for pk in runs.unfinished():
         run.apply_async((pk,))
 

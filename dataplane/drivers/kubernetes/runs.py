@@ -99,7 +99,7 @@ def _without_process(status: Object) -> dict[str, Any]:
 
 
 def _state(statuses: Any, name: str) -> Object:
-    found = next((item for item in statuses or () if item.get("name") == name), {})
+    found: Object = next((item for item in statuses or () if item.get("name") == name), {})
     return found.get("state") or {}
 
 

@@ -17,6 +17,7 @@ from projects.models import Cell
 from tests import factories
 from tests.factories import World
 from tests.platform.delivery.test_runs import advance, says
+from tests.queue import Queue
 
 CRON = """
 components:
@@ -150,22 +151,29 @@ def test_what_the_plan_doesnt_allow_or_a_suspended_tenant_would_run_is_skipped_a
     assert skipped is not None and "suspended" in skipped.reason
 
 
-def test_a_run_that_failed_is_tried_again_as_often_as_declared(world: World) -> None:
+def test_a_run_that_failed_is_tried_again_as_often_as_declared(world: World, queue: Queue) -> None:
     served(world, cron(retries=1))
     first = schedules.strike(due().pk)
     assert first is not None
     assert says(world, first, "ended", exit_code=1) == "failed"
-    second = Run.objects.latest("pk")
+    # A wake-up that is lost is made up for, and twice makes one.
+    assert schedules.failed() == [first.pk]
+    second = schedules.again(first.pk)
+    assert second is not None
     assert (second.attempt, second.scheduled_for) == (2, first.scheduled_for)
-    says(world, second, "ended", exit_code=1)
+    assert schedules.again(first.pk) is None
+    assert says(world, second, "ended", exit_code=1) == "failed"
+    assert schedules.again(second.pk) is None
     assert Run.objects.count() == 2
-    # What may have run to its end isn't.
-    third = schedules.strike(due(timedelta(minutes=9)).pk)
-    Run.objects.filter(pk__lte=second.pk).delete()
-    third = third or schedules.strike(due(timedelta(minutes=9)).pk)
-    assert third is not None
-    says(world, third, "lost")
-    assert Run.objects.count() == 1
+
+
+def test_what_may_have_run_isnt_tried_again(world: World) -> None:
+    served(world, cron(retries=1))
+    run = schedules.strike(due().pk)
+    assert run is not None
+    assert says(world, run, "lost") == "lost"
+    assert schedules.failed() == []
+    assert schedules.again(run.pk) is None
 
 
 def test_a_cron_can_be_run_now_and_isnt_scaled(world: World, cell: Cell) -> None:
