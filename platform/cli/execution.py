@@ -22,7 +22,7 @@ import typer
 
 from cli import output, place
 from cli.api import Api
-from cli.errors import PLATFORM, UNREACHABLE, CliError, usage
+from cli.errors import PLATFORM, UNREACHABLE, CliError
 from cli.output import Json
 from cli.place import Environment, Project, Tenant
 from cli.topics import topic
@@ -177,18 +177,16 @@ def _signals(changes: queue.SimpleQueue[dict[str, Any]], wake: int, terminal: bo
 
 
 def run(
-    words: Annotated[
-        list[str],
-        typer.Argument(metavar="COMPONENT -- COMMAND...", help="Where, and what: program and arguments."),
+    component: Annotated[str, typer.Argument(metavar="COMPONENT", help="Where.")],
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND...", help="Program and arguments, as they are.")
     ],
     replica: Annotated[
         int, typer.Option(min=0, help="Number of the replica; else the first that is well.")
     ] = 0,
     tty: Annotated[
         bool | None,
-        typer.Option(
-            "--tty/--no-tty", "-t/-T", help="With a terminal; else as standard input is one or not."
-        ),
+        typer.Option("--tty/--no-tty", help="With a terminal; else as standard input is one or not."),
     ] = None,
     tenant: Tenant = "",
     project: Project = "",
@@ -196,9 +194,6 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a command in a running replica. Its exit code is this one's. With --json: output and end, at the end."""
-    component, command = words[0], words[1:]
-    if not command:
-        raise usage("There is no command to run.", f"Write it behind --: `cyto exec {component} -- ls -l`.")
     at_terminal = sys.stdin is not None and sys.stdin.isatty()
     wanted = at_terminal and sys.stdout.isatty() and not as_json if tty is None else tty
     size = shutil.get_terminal_size()
