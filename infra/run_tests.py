@@ -73,7 +73,7 @@ def run(parts: dict[str, list[str]], arguments: list[str], net: int) -> int:
         for name, paths in parts.items():
             count = Path(folder) / name
             command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "--rootdir", ".", *paths]
-            command += ["-p", "infra.count", f"--count-file={count}", *arguments]
+            command += ["-p", "infra.count", f"--count-file={count}", "--durations=10", *arguments]
             environment = {**os.environ, "CYTOPLANE_TEST_NET": str(own.get(name, net))}
             process = subprocess.Popen(
                 command,

@@ -13,6 +13,7 @@ from dnslib import RCODE, DNSRecord
 
 from cells.boundary.model import TCP, UDP, External
 from dataplane.agent import learning, upstreams
+from dataplane.agent import lessons as conversations
 from dataplane.agent.names import Names
 from dataplane.resolver import lessons
 from infra.config import Config
@@ -26,6 +27,8 @@ pytestmark = pytest.mark.root
 API = External(443, "tcp", host="api.example.test")
 SERVER, FIRST, SECOND, THIRD = servers4(NET)
 SERVER6, FIRST6 = servers6(NET)[:2]
+#: In which what ended has been looked for, seconds.
+ROUNDS = 1.2
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,14 @@ def node(kernel: Config) -> Iterator[Outside]:
                 made.internet.listen(address, port)
             made.internet.listen(address, 123, socket.SOCK_DGRAM)
         yield made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def often() -> Iterator[None]:
+    """What ended is looked for at each round of those who answer the resolver, not every other second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conversations, "TIDY_SECONDS", 0.1)
+        yield
 
 
 @pytest.fixture
@@ -166,11 +177,11 @@ def test_an_address_is_open_for_its_time_and_its_connections(
     world.declare({"web": declared(API)})
     world.resolve("web", "api.example.test")
     world.names.learning._now = lambda: time.time() + 40 + lessons.GRACE
-    time.sleep(2.5)
+    time.sleep(ROUNDS)
     assert world.reaches("web", FIRST, 443), "its time isn't over"
     with world.connect("web", FIRST, 443) as client:
         world.names.learning._now = lambda: time.time() + 62 + lessons.GRACE
-        time.sleep(2.5)
+        time.sleep(ROUNDS)
         client.sendall(b"on")
         assert client.recv(64) == b"on"
         assert world.open("web") == {(FIRST, 443, TCP)}
@@ -218,7 +229,7 @@ def test_an_agent_that_starts_takes_over_what_is_open(world: Outside, file: str)
         client.sendall(b"on")
         assert client.recv(64) == b"on"
     assert world.reaches("web", FIRST, 443)
-    time.sleep(2.5)
+    time.sleep(ROUNDS)
     assert world.open("web") == {(FIRST, 443, TCP)}
     # Its answer has an end all the same, and its declaration too.
     world.declare({})
