@@ -2,6 +2,7 @@
 direct ones with and without it.
 
 Client and server are pods of one node of the development cluster (``clusters``).
+``CYTOPLANE_BENCH_SERVICES``: another number of services.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from infra.cluster import images, proxy
 from infra.cluster.client import Client
 from infra.cluster.settings import Cluster, load
 
-SERVICES, ROUNDS, SECONDS = 5000, 3, 2
+SERVICES, ROUNDS, SECONDS = clusters.number("SERVICES", 5000), 3, 2
 _NAMESPACE, _NODE = "bench-services", 1
 _SLICES = f"/apis/discovery.k8s.io/v1beta1/namespaces/{_NAMESPACE}/endpointslices"
 _OBJECTS = f"/api/v1/namespaces/{_NAMESPACE}"
-_WAIT_SECONDS = 180.0
+_WAIT_SECONDS = 600.0
 #: Entries of connections that ended make room at once: the table's size is the whole machine's.
 _CONNTRACK = ("time_wait", "close", "fin_wait", "last_ack")
 
