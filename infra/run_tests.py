@@ -8,6 +8,7 @@ network number of its own, as several runs on one machine would. Closes with a l
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,12 +27,12 @@ GROUPS = {
         # They ask the API server that tests of drivers have.
         *("cells/test_provisioning.py", "dataplane/planes/test_gateways.py"),
     ),
-    "cluster": (
-        *("infra/", "dataplane/agent/pods/", "dataplane/drivers/test_pods.py"),
-        *("conformance/test_kubernetes.py", "cells/test_workloads.py"),
-    ),
+    "cluster": ("infra/", "dataplane/agent/pods/"),
     "platform": ("", "dataplane/planes/", "dataplane/registry/", "web/", "e2e/"),
 }
+#: What names one of these fixtures is in the group of the cluster, wherever it stands, unless it has an
+#: installation too.
+_NODES = re.compile(r"\b(two_nodes|pod_plane)\b")
 #: Network numbers: a run takes its own and the second one after it.
 _NETS, _APART = 16, 4
 _print = threading.Lock()
@@ -40,16 +41,16 @@ _print = threading.Lock()
 def groups() -> dict[str, list[str]]:
     """Name → the files that pytest is given."""
     found: dict[str, list[tuple[int, str]]] = {name: [] for name in GROUPS}
-    tests = ROOT / "tests"
-    for file in sorted(tests.rglob("test_*.py")):
-        own = file.relative_to(tests).as_posix()
-        fitting = [
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        own = file.relative_to(ROOT / "tests").as_posix()
+        _, name, position = max(
             (len(beginning), name, position)
             for name, beginnings in GROUPS.items()
             for position, beginning in enumerate(beginnings)
             if own.startswith(beginning)
-        ]
-        _, name, position = max(fitting)
+        )
+        if not own.startswith("e2e/") and _NODES.search(file.read_text()):
+            name, position = "cluster", len(GROUPS["cluster"])
         found[name].append((position, f"tests/{own}"))
     return {name: [path for _, path in sorted(files)] for name, files in found.items()}
 

@@ -18,8 +18,10 @@ def test_each_file_is_in_one_group() -> None:
     }
 
 
-def test_what_needs_a_cluster_for_itself_is_together() -> None:
+def test_what_needs_the_same_is_together() -> None:
     found = run_tests.groups()
+    assert "tests/cells/test_workloads.py" in found["cluster"]
+    assert "tests/cells/test_validation.py" in found["platform"]
     assert "tests/dataplane/agent/pods/test_pods.py" in found["cluster"]
     assert "tests/dataplane/agent/test_watch.py" in found["kernel"]
     assert "tests/dataplane/planes/test_units.py" in found["platform"]
