@@ -128,12 +128,17 @@ class ClusterPlane:
         until(lambda: len(self.nodes.pods(NAMESPACE, selector)) == number, _SECONDS, "controllers stay")
 
     def places(self) -> list[dict[str, Any]]:
-        return self.installation.api("admin").call("GET", f"/planes/{self.name}/places")
+        """Of cells; none of a plane that there isn't."""
+        path = f"/planes/{self.name}/places"
+        return self.installation.api("admin").call("GET", path, fine=("not-found",)) or []
 
     def leave(self) -> None:
-        """After the cells: the chart, what it kept in the cluster, and what its README says stays on nodes."""
+        """After the cells: the chart, what it kept in the cluster, and what its README says stays on nodes.
+
+        Also after a plane that was only half joined.
+        """
         until(lambda: not self.places(), 120, f"cells stay: {self.places()}")
-        self.helm("uninstall", "cytoplane", "--timeout", "3m")
+        self.helm("uninstall", "cytoplane", "--ignore-not-found", "--timeout", "3m")
         with self.nodes.client() as client:
             for name in (NAMESPACE, RECORDS):
                 client.remove(f"/api/v1/namespaces/{name}")

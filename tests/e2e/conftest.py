@@ -66,4 +66,5 @@ def engine(
         made.clear()
         plane.leave()
         engines.bind(installation, engines.MACHINE)
-        installation.api("admin").call("DELETE", f"/planes/{plane.name}?confirm={plane.name}")
+        path = f"/planes/{plane.name}?confirm={plane.name}"
+        installation.api("admin").call("DELETE", path, fine=("not-found",))
