@@ -34,7 +34,7 @@ def run() -> None:
     cluster, many = load(), clusters.number("CELLS", 100)
     with clusters.running(cluster), Client(cluster, seconds=60) as client:
         driver = Kubernetes(Kubeconfig.parse(cluster.kubeconfig.read_text()))
-        requests = clusters.Requests(cluster, client)
+        requests = clusters.Requests(cluster.logs / "kube-apiserver.log", client)
         _remove(client, driver)
         rows = []
         try:

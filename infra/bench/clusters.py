@@ -15,9 +15,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
+
 from infra import supervisor
 from infra.cluster import control
-from infra.cluster.client import Client
 from infra.cluster.settings import Cluster
 from infra.kubernetes import binaries
 
@@ -62,8 +63,8 @@ class Requests:
     """Counts requests by who asked and with which verb, from the API server's own log: discovery is in it,
     which the server's metrics leave out, and controllers' and kubelets' own are told apart."""
 
-    def __init__(self, cluster: Cluster, client: Client) -> None:
-        self._log, self._client = cluster.logs / "kube-apiserver.log", client
+    def __init__(self, log: Path, client: httpx.Client) -> None:
+        self._log, self._client = log, client
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
