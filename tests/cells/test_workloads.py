@@ -163,6 +163,15 @@ def rows(cell: Cell) -> set[str]:
     return {f"r{pk}" for pk in Replica.objects.filter(workload__cell=cell).values_list("pk", flat=True)}
 
 
+def lives(delivery: Delivery, cell: Cell) -> set[tuple[str, int]]:
+    """Pods of the cell, and how often the process of each has begun anew."""
+    location = Place.objects.get(cell=cell, wanted=True).location
+    return {
+        (pod["metadata"]["uid"], pod["status"]["containerStatuses"][0]["restartCount"])
+        for pod in delivery.nodes.pods(location).values()
+    }
+
+
 def page(delivery: Delivery, cell: Cell) -> set[str]:
     """What the replicas of the serving release answer."""
     location = Place.objects.get(cell=cell, wanted=True).location
@@ -196,8 +205,10 @@ def test_a_release_from_a_machine_serves_here_and_everything_about_it_can_change
     assert deployment.release is not None
     assert deployment.release.images == source.images
     assert page(delivery, production) == {"web v1\n"}
-    # Another number of replicas.
+    # Another number of replicas: who is there already goes on.
+    first = lives(delivery, production)
     delivery.until(deliveries.scale(acting_user=developer, cell=production, numbers={"web": 2}), "live")
+    assert len(first) == 1 and first < lives(delivery, production)
     assert names(delivery, production) == rows(production)
     assert len(rows(production)) == 2
     # A variable: other replicas, the old ones go when the new ones serve.
