@@ -94,7 +94,7 @@ def test_a_plane_that_joined_by_the_printed_command_alone_is_its_owners(engine: 
     seen = engine.installation.api(TENANT).call("GET", f"/planes/{engine.plane.name}")
     assert (seen["owner"], seen["driven"], seen["offline_since"]) == (TENANT, "pulled", None)
     assert {node["kind"] for node in seen["nodes"]} == {"agent", "controller"}
-    with pytest.raises(InstallError, match="no plane"):
+    with pytest.raises(InstallError, match="no such plane"):
         engine.installation.api("acme").call("GET", f"/planes/{engine.plane.name}")
 
 
