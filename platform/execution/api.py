@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import contextlib
@@ -165,8 +166,15 @@ async def _output(row: Session, after: int, seconds: float, hold: bool) -> Async
     lively = await polling.query(actions.look, row, relay.CLIENT)
     found = relay.Pieces(after, [])
     if not hold:
-        with contextlib.suppress(redis.RedisError):
+        try:
             found = await relay.pull(row.pk, relay.OUTPUT, after, seconds if lively else 0.0)
+        except redis.RedisError:
+            pass
+        except asyncio.CancelledError:
+            # Nobody is at the other end of this request any more.
+            with contextlib.suppress(redis.RedisError):
+                await asyncio.shield(relay.leaving(row.pk, relay.CLIENT))
+            raise
     now = await polling.query(Session.objects.filter(pk=row.pk).first)
     if now is None:
         row.state, row.reason = Session.State.ENDED, "What it ran in was destroyed."

@@ -21,7 +21,9 @@ MOST_PIECES, LARGEST_PIECE = 32, 32 * 1024
 #: Keys of a session that nobody asks about any more.
 KEPT_SECONDS = 120
 #: So long one side may say nothing before it counts as gone.
-SILENCE_SECONDS = 12
+SILENCE_SECONDS = 20
+#: And so long after its connection was seen to end: it may come again.
+LEAVING_SECONDS = 4
 INPUT, OUTPUT = "in", "out"
 #: The writer of each stream, and the reader of it.
 CLIENT, AGENT = "client", "agent"
@@ -90,6 +92,15 @@ def present(client: redis.Redis, session: int, who: str) -> None:
     client.set(_key(session, who), "1", ex=SILENCE_SECONDS)
     for what in (INPUT, OUTPUT, "moved"):
         client.expire(_key(session, what), KEPT_SECONDS)
+
+
+async def leaving(session: int, who: str) -> None:
+    """The connection of this side has ended."""
+    client = redis.asyncio.Redis.from_url(settings.REDIS_URL, socket_timeout=5)
+    try:
+        await client.expire(_key(session, who), LEAVING_SECONDS)
+    finally:
+        await client.aclose()
 
 
 def gone(client: redis.Redis, session: int, who: str) -> bool:

@@ -223,7 +223,7 @@ class Entered:
         for fd in self._fds:
             with contextlib.suppress(OSError):
                 os.close(fd)
-        self._fds = []
+        self._fds, self._input = [], -1
 
 
 def clear(config: Config) -> None:

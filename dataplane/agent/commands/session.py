@@ -19,7 +19,7 @@ from dataplane.client import ControlPlane, Refused
 log = logging.getLogger("cytoplane.agent")
 WAIT_SECONDS = 5
 #: So long the control plane may be away before what runs for somebody is ended: he can't be told any more.
-AWAY_SECONDS = 10.0
+AWAY_SECONDS = 15.0
 #: Seconds until what finds no room is tried again, and between signs of life while input isn't read.
 _FULL_SECONDS, _HOLD_SECONDS = 0.05, 1.0
 #: Pieces of input that wait for the process.
@@ -72,7 +72,7 @@ class Session:
                 process.kill()
         self._end(None if self._why else code, self._why or reason)
         for worker in workers:
-            worker.join()
+            worker.join(10)
         process.close()
 
     # What it prints.

@@ -229,6 +229,15 @@ def test_it_ends_when_the_persons_side_is_gone(world: World, cell: Cell) -> None
     assert reason(session) == "The person's side is gone."
 
 
+def test_a_connection_that_ended_may_come_again_for_a_moment(world: World, cell: Cell) -> None:
+    session, _ = running(world, cell)
+    asyncio.run(relay.leaving(session.pk, relay.CLIENT))
+    left = relay.connection().ttl(f"cytoplane:session:{session.pk}:client")
+    assert 0 < left <= relay.LEAVING_SECONDS
+    assert actions.look(session, relay.CLIENT)
+    assert relay.connection().ttl(f"cytoplane:session:{session.pk}:client") > relay.LEAVING_SECONDS
+
+
 def test_it_ends_when_the_agent_is_gone(world: World, cell: Cell) -> None:
     session, _ = running(world, cell)
     assert actions.look(session, relay.CLIENT)
