@@ -22,11 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 #: so that a new folder is in it. Within a group they are run in this order: what leaves an installation or
 #: a cluster at work for the rest of the run comes late.
 GROUPS = {
-    "kernel": (
-        *("bpf/", "dataplane/", "conformance/"),
-        # They ask the API server that tests of drivers have.
-        *("cells/test_provisioning.py", "dataplane/planes/test_gateways.py"),
-    ),
+    # Provisioning asks the API server that tests of drivers have.
+    "kernel": ("bpf/", "dataplane/", "conformance/", "cells/test_provisioning.py"),
     "cluster": ("infra/", "dataplane/agent/pods/"),
     "platform": ("", "dataplane/planes/", "dataplane/registry/", "web/", "e2e/"),
 }
