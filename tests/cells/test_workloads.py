@@ -242,7 +242,9 @@ def test_a_release_from_a_machine_serves_here_and_everything_about_it_can_change
     delivery.queue.run(most=200, later=True)
     with delivery.nodes.client() as client:
         until(
-            lambda: client.get(f"/api/v1/namespaces/{location}").status_code == 404, 60, "the namespace stays"
+            lambda: client.get(f"/api/v1/namespaces/{location}").status_code == 404,
+            180,
+            "the namespace stays",
         )
 
 
