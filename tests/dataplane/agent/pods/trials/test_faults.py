@@ -145,21 +145,13 @@ def agents(stage: Stage) -> None:
     again(stage, *NODES)
 
 
-def kubelets(stage: Stage) -> None:
-    killed(stage, "node1-kubelet", "node2-kubelet")
+def nodes(stage: Stage) -> None:
+    killed(stage, *(f"node{node}-{part}" for node in NODES for part in ("kubelet", "containerd")))
 
 
-def runtimes(stage: Stage) -> None:
-    killed(stage, "node1-containerd", "node2-containerd")
-
-
-def store(stage: Stage) -> None:
-    killed(stage, "etcd")
+def control(stage: Stage) -> None:
+    killed(stage, "etcd", "kube-controller-manager", "kube-scheduler")
     until(partial(answers, stage), 90, "the API doesn't come back")
-
-
-def controllers(stage: Stage) -> None:
-    killed(stage, "kube-controller-manager", "kube-scheduler")
 
 
 def api_and_then_agents(stage: Stage) -> None:
@@ -172,7 +164,7 @@ def api_and_then_agents(stage: Stage) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [agents, kubelets, runtimes, store, controllers, api_and_then_agents],
+    [agents, nodes, control, api_and_then_agents],
     ids=lambda fault: fault.__name__,
 )
 def test_while_it_dies_and_comes_back_nobody_notices(stage: Stage, fault: Callable[[Stage], None]) -> None:
