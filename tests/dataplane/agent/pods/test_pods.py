@@ -14,9 +14,11 @@ import pytest
 
 from cells.boundary import Topology, model
 from dataplane import addresses
-from dataplane.agent.pods.cluster import NAMESPACE
+from dataplane.agent.pods.cluster import NAMESPACE, Cluster
 from dataplane.agent.pods.logs import PodTail
+from dataplane.agent.pods.placements import Said
 from infra.cluster.images import BUSYBOX
+from infra.config import Config
 from tests.cluster import LONGEST, until
 from tests.dataplane.agent.pods.plane import PodPlane
 
@@ -362,3 +364,12 @@ def test_what_a_node_has_said_goes_with_the_node(stage: Stage) -> None:
             placements = client.document(f"/api/v1/namespaces/{NAMESPACE}/configmaps/placements-{node}")
             (owner,) = placements["metadata"]["ownerReferences"]
             assert (owner["kind"], owner["name"], owner["uid"]) == ("Node", node, uid)
+        # One that is taken out of the cluster.
+        client.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "ghost"}})
+        uid = client.document("/api/v1/nodes/ghost")["metadata"]["uid"]
+        said = Said("ghost", ("192.0.2.1",), {}).document()
+        Cluster(Config(home=stage.plane.home(1))).publish("ghost", uid, said)
+        path = f"/api/v1/namespaces/{NAMESPACE}/configmaps/placements-ghost"
+        assert client.get(path).status_code == 200
+        client.remove("/api/v1/nodes/ghost")
+        until(lambda: client.get(path).status_code == 404, 60, "what it has said stays")
