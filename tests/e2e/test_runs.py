@@ -87,7 +87,8 @@ def test_a_job_runs_before_its_release_and_one_that_fails_stops_it(project: Engi
     (first,) = project.call("GET", "runs", "/runs?component=migrate")
     assert (first["kind"], first["state"]) == ("job", "succeeded")
     before = project.serving("runs")["number"]
-    result = project.push("runs", {"cytoplane.yaml": _DECLARATION.replace(":-0", ":-9")})
+    failing = {**FILES, "cytoplane.yaml": _DECLARATION.replace(":-0", ":-9")}
+    result = project.push("runs", failing)
     assert not result.accepted
     assert "job-failed" in result.output and "migrating" in result.output
     assert project.serving("runs")["number"] == before
