@@ -95,7 +95,9 @@ class Joined:
             api.delete("v1", "Secret", RELEASES, "plane-controller")
             api.delete("coordination.k8s.io/v1", "Lease", NAMESPACE, LEASE)
             for node in api.list("v1", "Node", ""):
-                api.delete("v1", "Node", "", node["metadata"]["name"])
+                # Those of a test; kubelets don't make their own anew.
+                if not node["status"].get("nodeInfo", {}).get("kubeletVersion"):
+                    api.delete("v1", "Node", "", node["metadata"]["name"])
 
     def controller(self) -> Node | None:
         return self.plane.nodes.filter(kind=Node.Kind.CONTROLLER, last_seen_at__isnull=False).first()
