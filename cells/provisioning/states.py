@@ -53,7 +53,9 @@ def look(place_id: int) -> bool:
     waits = Deployment.objects.filter(cell=place.cell, state=Deployment.State.STARTING).exists()
     runs = Run.objects.filter(workload__cell=place.cell, state__in=Run.ACTIVE)
     waits = waits or runs.filter(created_at__gt=now - SHORT_RUN).exists()
-    well = not runs.exists() and all(phase == Replica.Phase.HEALTHY for phase in mine.values_list("phase", flat=True))
+    well = not runs.exists() and all(
+        phase == Replica.Phase.HEALTHY for phase in mine.values_list("phase", flat=True)
+    )
     pause = UNDERWAY if waits else QUIET if well else UNWELL
     # A change in between wants an earlier one.
     Place.objects.filter(pk=place_id, look_at=now + UNWELL).update(look_at=timezone.now() + pause)
