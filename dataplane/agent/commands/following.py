@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 import httpx
@@ -26,11 +25,16 @@ class Sessions:
     ) -> None:
         self._control, self._enter, self._clear = control, enter, clear
         self._fresh = True
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Take no more of them."""
+        self._stopped.set()
 
     def follow(self) -> None:
-        """Never returns."""
+        """Returns after ``stop`` alone."""
         delay = 0.5
-        while True:
+        while not self._stopped.is_set():
             try:
                 if self._fresh:
                     self._clear()
@@ -41,7 +45,7 @@ class Sessions:
                 log.debug("sessions: %s", error)
             except Exception:  # whatever it was, the node mustn't stop asking
                 log.exception("following sessions failed")
-            time.sleep(delay)
+            self._stopped.wait(delay)
             delay = min(delay * 2, _LONGEST_DELAY)
 
     def _ask(self) -> None:
