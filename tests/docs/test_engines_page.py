@@ -31,7 +31,7 @@ def test_one_failed_test_of_a_capability_makes_its_cell_fail(tmp_path: Path) -> 
     collector._items = {"one": [cell], "two": [cell]}
     for name, outcome, when in (
         ("one", "passed", "call"),
-        ("two", "failed", "setup"),
+        ("two", "failed", "call"),
         ("one", "passed", "call"),
     ):
         collector.pytest_runtest_logreport(
@@ -39,3 +39,15 @@ def test_one_failed_test_of_a_capability_makes_its_cell_fail(tmp_path: Path) -> 
         )
     collector.pytest_sessionfinish()
     assert capabilities.read((tmp_path / "engines.md").read_text()) == {cell: capabilities.FAILS}
+
+
+def test_a_test_that_didnt_get_its_engine_says_nothing_any_more(tmp_path: Path) -> None:
+    page, cell = tmp_path / "engines.md", ("logs", "machine")
+    capabilities.write(page, {cell: capabilities.WORKS}, {cell})
+    collector = capabilities.Collector(page, {cell})
+    collector._items = {"one": [cell]}
+    collector.pytest_runtest_logreport(
+        pytest.TestReport("one", ("", 0, ""), {}, "failed", None, "setup")  # type: ignore[arg-type]
+    )
+    collector.pytest_sessionfinish()
+    assert not capabilities.read(page.read_text())
