@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,7 +49,9 @@ _HOMES = (
 )
 #: Where what the cluster offers is kept for the time of one run: Helm asks eight times otherwise, each time
 #: with a request for every version of every group.
-_OFFERED = "KUBECACHEDIR"
+_OFFERED, _PREFIX = "KUBECACHEDIR", "cytoplane-helm-"
+#: Older than this no run has it any more, seconds.
+_LEFT = 10 * LONGEST
 #: What of the environment concerns the way to a cluster.
 _KEPT = ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _PASSING = re.compile(
@@ -81,6 +84,18 @@ def _version(path: str) -> semver.Version:
     return semver.Version.parse(text.stdout.removeprefix("v"))
 
 
+@contextlib.contextmanager
+def offers() -> Iterator[str]:
+    """A folder for what a cluster offers, for one run; those that killed workers left go with it."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            status = left.lstat()
+            if status.st_uid == os.getuid() and time.time() - status.st_mtime > _LEFT:
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
 class _Command(Command):
     """Helm ends with the worker that started it: what goes on afterwards is the next worker's alone."""
 
@@ -89,7 +104,7 @@ class _Command(Command):
 
     async def run(self, command: list[Any], input: bytes | None = None) -> bytes:
         kept = [f"{name}={os.environ[name]}" for name in _KEPT if name in os.environ]
-        with tempfile.TemporaryDirectory(prefix="cytoplane-helm-", ignore_cleanup_errors=True) as offered:
+        with offers() as offered:
             # Workers have no home of their own, and neither plugins nor settings of anybody's are wanted.
             clean = ["env", "-i", *_HOMES, f"{_OFFERED}={offered}", *kept]
             return await super().run(["--pdeathsig", "KILL", "--", *clean, executable(), *command], input)

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from dataplane.drivers import CellState, Denied, Quota, Rejected, Taken, Unreach
 from dataplane.drivers.kubernetes import Kubeconfig, Kubernetes
 from dataplane.drivers.kubernetes.api import Api, Object
 from dataplane.drivers.kubernetes.driver import CHART
-from dataplane.drivers.kubernetes.helm import executable
+from dataplane.drivers.kubernetes.helm import executable, offers
 from dataplane.drivers.kubernetes.records import RELEASES
 from infra.kubernetes.certificates import Authority
 from tests.cluster import LONGEST, Cluster, cell
@@ -123,6 +124,19 @@ def test_a_run_of_helm_asks_once_what_the_cluster_offers(cluster: Cluster) -> No
     lines = log.read_text(errors="replace")[begun:].splitlines()
     own = [line for line in lines if "Helm/" in line and f'verb="GET" URI="/apis/{POLICIES}?' in line]
     assert len(own) == 1
+
+
+def test_what_killed_workers_left_of_a_run_of_helm_goes_with_a_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, running = tmp_path / "cytoplane-helm-left", tmp_path / "cytoplane-helm-running"
+    for folder in (left, running):
+        (folder / "discovery").mkdir(parents=True)
+    os.utime(left, (0, 0))
+    with offers() as own:
+        assert {str(path) for path in tmp_path.iterdir()} == {own, str(running)}
+    assert list(tmp_path.iterdir()) == [running]
 
 
 def test_what_is_as_it_should_be_is_compared_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
