@@ -142,7 +142,7 @@ def _raw(terminal: bool) -> Iterator[None]:
         return
     before = termios.tcgetattr(sys.stdin.fileno())
     try:
-        terminals.setraw(sys.stdin.fileno())
+        terminals.setraw(sys.stdin.fileno(), termios.TCSADRAIN)  # What was typed already counts.
         yield
     finally:
         termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
