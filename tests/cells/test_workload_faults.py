@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -38,7 +39,11 @@ import sys, time
 import django
 django.setup()
 from cells.provisioning import tasks
+from dataplane.drivers.kubernetes import Site
+from dataplane.planes import kubernetes
 from delivery import machine
+# As in the fixture `world`: pods would be made anew for another site.
+kubernetes.site_of = lambda plane: Site()
 deployment, place = map(int, sys.argv[1:])
 print("go", flush=True)
 while True:
@@ -96,15 +101,20 @@ class Watched:
 
     def __init__(self, delivery: Delivery, cell: Cell) -> None:
         self.delivery, self.cell = delivery, cell
+        serving = {f"r{pk}" for pk in Replica.objects.filter(wanted="serve").values_list("pk", flat=True)}
         self.before = {
             f"http://{pod['status']['podIP']}:8080/"
-            for pod in delivery.nodes.pods(Place.objects.get(cell=cell).location).values()
+            for pod in self.pods().values()
+            if pod["metadata"]["labels"]["cytoplane.dev/replica"] in serving
         }
         self.text = page(delivery, cell).pop()
         self.steps: list[tuple[str, ...]] = []
         # Time enough for all that dies: what is late is another test's subject.
         self.deployment = delivery.push(cell, web(replicas=1, grace=300))
         self._asked = 0.0
+
+    def pods(self) -> dict[str, dict[str, Any]]:
+        return self.delivery.nodes.pods(Place.objects.get(cell=self.cell).location)
 
     def follow(self, work: Callable[[], None], at_step: Callable[[], None]) -> Deployment:
         """Let ``work`` be done until the end; ``at_step`` is called at each step that wasn't seen before."""
@@ -129,7 +139,7 @@ class Watched:
         self._asked = time.monotonic()
         # Workers go on meanwhile: what counts is where it is after the answer.
         if step_of(self.deployment)[0] in ("queued", "building", "starting"):
-            assert answers == [self.text] * len(self.before), self.steps
+            assert answers == [self.text] * len(self.before), (self.steps, self.pods())
 
     def ended_well(self) -> None:
         delivery, cell, deployment = self.delivery, self.cell, self.deployment
