@@ -40,7 +40,9 @@ def peers(plane: Plane) -> list[str]:
     found = plane.nodes.filter(
         kind=Node.Kind.AGENT, certificates__revoked_at=None, certificates__isnull=False
     )
-    return [name(plane.pk, *which) for which in found.order_by("pk").values_list("pk", "enrolment").distinct()]
+    return [
+        name(plane.pk, *which) for which in found.order_by("pk").values_list("pk", "enrolment").distinct()
+    ]
 
 
 def certificate(
