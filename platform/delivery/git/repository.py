@@ -6,6 +6,7 @@ our hooks alone, object checks on receipt. Everything is addressed by numbers, n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -159,12 +160,12 @@ def forget(project: Project, archive: str) -> None:
 def _inspect(archive: Path) -> None:
     """Refuse what could leave the tree when it is unpacked, and a tree that holds nothing."""
     links: dict[tuple[str, ...], str] = {}
-    try:
-        opened = tarfile.open(archive, "r:")
-    except tarfile.ReadError:
-        # git writes no member at all for an empty tree, and Python takes that for no archive.
-        raise CytoplaneError("source-rejected", reason="the commit holds no files") from None
-    with opened as tar:
+    with contextlib.ExitStack() as stack:
+        try:
+            tar = stack.enter_context(tarfile.open(archive, "r:"))
+        except tarfile.ReadError:
+            # git writes no member at all for an empty tree, and Python takes that for no archive.
+            raise CytoplaneError("source-rejected", reason="the commit holds no files") from None
         for count, member in enumerate(tar, start=1):
             if count > MOST_FILES:
                 raise CytoplaneError("source-rejected", reason=f"it has more than {MOST_FILES} files")
