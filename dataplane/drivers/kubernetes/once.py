@@ -27,7 +27,9 @@ def ids(cell: PlacedCell) -> set[str]:
 
 def begun(api: Api, cell: PlacedCell) -> set[str]:
     """Runs whose pod may have been made."""
-    marked = {item["metadata"]["name"] for item in api.list("v1", "Secret", cell.location, labelSelector=BEGUN)}
+    marked = {
+        item["metadata"]["name"] for item in api.list("v1", "Secret", cell.location, labelSelector=BEGUN)
+    }
     return {replica for replica in ids(cell) if secret_of(replica) in marked}
 
 

@@ -286,9 +286,7 @@ class Places(Protocol):
 class Traffic:
     """Keeps asking over sockets that are open, and knocking where nobody may, until it is stopped."""
 
-    def __init__(
-        self, machine: Places, allowed: Sequence[socket.socket], forbidden: Sequence[tuple]
-    ) -> None:
+    def __init__(self, machine: Places, allowed: Sequence[socket.socket], forbidden: Sequence[tuple]) -> None:
         self._machine, self._allowed, self._forbidden = machine, allowed, forbidden
         self._stop = threading.Event()
         self.passed: list[tuple] = []

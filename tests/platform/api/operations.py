@@ -106,7 +106,9 @@ TABLE: dict[str, Operation] = {
     "list_sessions": READ,
     "get_session": Operation(READERS, "read", path={"number": "{session}"}),
     # Only for the developer who opened it.
-    "session_input": Operation("UF.NNNNS", "deploy", {"number": 1, "data": "bHM="}, path={"number": "{session}"}),
+    "session_input": Operation(
+        "UF.NNNNS", "deploy", {"number": 1, "data": "bHM="}, path={"number": "{session}"}
+    ),
     "session_output": Operation("UF.NNNNS", "deploy", path={"number": "{session}"}),
     "end_session": Operation(WRITERS, "deploy", path={"number": "{session}"}),
     "list_planes": Operation(ANYBODY),
