@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ REPLICAS = {
     "r15": (9015, STRANGER, SHOP, 1),
 }
 #: A pod that has a tenth of a processor and uses it.
-BUSY = {
+BUSY: dict[str, Any] = {
     "containers": [
         {
             "name": "app",

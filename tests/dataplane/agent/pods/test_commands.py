@@ -26,7 +26,9 @@ def plane(pod_plane: PodPlane) -> Iterator[PodPlane]:
     gateway = addresses.cell_gateway(config, 7)
     cell = model.Cell(7, 1, "acme", "shop", "production", 1100, 400, *gateway, workloads=(workload,))
     north, resolver = (addresses.workload(config, n) for n in (addresses.GATEWAY_NORTH, addresses.RESOLVER))
-    topology = Topology((cell,), north.v4, north.v6, resolver.v4, resolver.v6)
+    topology = Topology(
+        (cell,), north4=north.v4, north6=north.v6, resolver4=resolver.v4, resolver6=resolver.v6
+    )
     pod_plane.namespace(CELL)
     pod_plane.apply(topology, [pod_plane.endpoint(REPLICA, INDEX, IDENTITY, CELL)])
     container = {
