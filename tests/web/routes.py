@@ -94,8 +94,7 @@ TABLE: dict[tuple[str, str], Route] = {
     ("POST", f"{_CELL}/deployments/<int:number>/retry"): Route(WRITERS, {}, _FAILED),
     ("GET", f"{_CELL}/runs"): READ,
     ("GET", f"{_CELL}/runs/<int:number>"): Route(READERS, None, {"number": "{run}"}),
-    # No component of the stage's ends by itself: who may is led back with a sentence.
-    ("POST", f"{_CELL}/runs/start"): Route(WRITERS, {"component": "web"}),
+    ("POST", f"{_CELL}/runs/start"): Route(WRITERS, {"component": "tick"}),
     ("POST", f"{_CELL}/runs/<int:number>/cancel"): Route(WRITERS, {}, {"number": "{run}"}),
     ("GET", f"{_CELL}/releases"): READ,
     ("POST", f"{_CELL}/releases/<int:number>/rollback"): Route(WRITERS, {}, {"number": "1"}),

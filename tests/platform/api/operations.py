@@ -52,6 +52,9 @@ class Operation:
 
 
 READ = Operation(READERS, "read")
+#: Beside the shop's components, one that ends by itself.
+_TICK = """  tick: {schedule: "0 0 1 1 *", command: tick}
+"""
 #: operation id → what it needs and who may.
 TABLE: dict[str, Operation] = {
     "sign_in": Operation(PUBLIC, body={"email": "{email}", "password": factories.PASSWORD}),
@@ -148,7 +151,7 @@ class Stage:
         self.world = world
         project = world.project("shop")
         self.cell = world.cell(project)
-        self.releases = [world.deploy(self.cell), world.deploy(self.cell)]
+        self.releases = [world.deploy(self.cell), world.deploy(self.cell, factories.SHOP + _TICK)]
         # However long it takes: what is begun needs a plane that is there.
         Node.objects.update(last_seen_at=timezone.now() + timedelta(hours=1))
         failed = world.push(self.cell)
