@@ -152,6 +152,9 @@ def main(arguments: list[str]) -> int:
     if os.getppid() != agent:
         return 1
     os.environ.clear()
+    # From here on a module could only come from the container, and would run with the node's rights.
+    sys.path.clear()
+    sys.meta_path.clear()
     try:
         # Without one of its own, which no container of a cell is, it gets what containers of a machine have.
         filter_ = Filter(order["seccomp"] or seccomp.profile())
