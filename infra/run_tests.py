@@ -29,7 +29,7 @@ GROUPS = {
 }
 #: What names one of these fixtures is in the group of the cluster, wherever it stands, unless it has an
 #: installation too.
-_NODES = re.compile(r"\b(two_nodes|pod_plane)\b")
+_NODES = re.compile(r"\b(two_nodes|bare_nodes|pod_plane)\b")
 #: Network numbers: a run takes its own and the second one after it.
 _NETS, _APART = 16, 4
 _print = threading.Lock()

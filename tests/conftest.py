@@ -16,11 +16,11 @@ from django.db import connection
 
 from tests import factories, services
 from tests.cluster import two_nodes
-from tests.dataplane.agent.pods.plane import pod_plane, unchained
+from tests.dataplane.agent.pods.plane import bare_nodes, pod_plane, unchained
 from tests.e2e import installation as whole
 from tests.queue import Queue
 
-__all__ = ["pod_plane", "two_nodes", "unchained"]
+__all__ = ["bare_nodes", "pod_plane", "two_nodes", "unchained"]
 
 
 #: Fixtures in the order in which tests that use them are run, after all others: Kubernetes may still be

@@ -8,6 +8,7 @@ import pytest
 
 from tests.capabilities import ENGINES
 from tests.cluster import TwoNodes
+from tests.dataplane.agent.pods.plane import without_agents
 from tests.e2e import clusters, engines
 from tests.e2e import installation as module
 from tests.e2e.attacker import FILES, Attacker
@@ -54,17 +55,18 @@ def engine(
     with capture.global_and_fixture_disabled():
         plane.load_images(clusters.images._say)
     made = Engine(request.param, installation, "production", plane.door, plane)
-    try:
-        if request.param == "kubernetes-private":
-            plane.join_private(engines.TENANT)
-        else:
-            plane.join_shared()
-        engines.bind(installation, plane.name)
-        yield made
-    finally:
-        # Other tests use the same nodes.
-        made.clear()
-        plane.leave()
-        engines.bind(installation, engines.MACHINE)
-        path = f"/planes/{plane.name}?confirm={plane.name}"
-        installation.api("admin").call("DELETE", path, fine=("not-found",))
+    with without_agents():
+        try:
+            if request.param == "kubernetes-private":
+                plane.join_private(engines.TENANT)
+            else:
+                plane.join_shared()
+            engines.bind(installation, plane.name)
+            yield made
+        finally:
+            # Other tests use the same nodes.
+            made.clear()
+            plane.leave()
+            engines.bind(installation, engines.MACHINE)
+            path = f"/planes/{plane.name}?confirm={plane.name}"
+            installation.api("admin").call("DELETE", path, fine=("not-found",))

@@ -21,7 +21,12 @@ from infra.cluster.images import BUSYBOX, cluster_environment
 from infra.cluster.settings import NODES, Cluster, checked
 from tests.cluster import LONGEST, TwoNodes, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.timeout(LONGEST)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.root,
+    pytest.mark.timeout(LONGEST),
+    pytest.mark.usefixtures("bare_nodes"),
+]
 #: Refuses each IPv4 connection of the control group that a node takes for the root; `off` takes it away.
 HOOK = """
 import ctypes, os, struct, sys

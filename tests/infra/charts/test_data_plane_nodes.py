@@ -74,6 +74,24 @@ class Plane:
         found = self.containers(place)
         return all(found.get(name, {}).get("ready") for name in (*PARTS, "keeper"))
 
+    def await_well(self, place: str) -> None:
+        end = time.monotonic() + _SECONDS
+        while not self.well(place):
+            assert time.monotonic() < end, self.said(place)
+            time.sleep(0.5)
+
+    def said(self, place: str) -> dict[str, str]:
+        """Of containers that aren't ready: their last lines."""
+        found: dict[str, str] = {}
+        with self.nodes.client() as client:
+            for name, pod in self.nodes.pods("cytoplane", "app.kubernetes.io/instance=plane").items():
+                for status in pod["status"].get("containerStatuses") or []:
+                    if pod["spec"].get("nodeName") == place and not status["ready"]:
+                        path = f"/api/v1/namespaces/cytoplane/pods/{name}/log"
+                        log = client.get(path, params={"container": status["name"], "tailLines": "20"})
+                        found[status["name"]] = log.text
+        return found
+
     def process(self, place: str, container: str) -> str:
         """Id of a container's first process."""
         identity = self.containers(place)[container]["containerID"].removeprefix("containerd://")
@@ -92,7 +110,7 @@ class Plane:
 
 @pytest.fixture(scope="module")
 def plane(
-    two_nodes: TwoNodes, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    bare_nodes: TwoNodes, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Plane]:
     cache = installation.load().cache
     capture = request.config.pluginmanager.getplugin("capturemanager")
@@ -100,12 +118,12 @@ def plane(
         images.build(cache, images._say)
     target: Path = tmp_path_factory.mktemp("images") / "images.tar"
     images.archive(cache, target, ["agent", "gateway", "resolver"], "0.1.0")
-    load(two_nodes.cluster, target)
+    load(bare_nodes.cluster, target)
     target.unlink()
-    made = Plane(two_nodes)
+    made = Plane(bare_nodes)
     made.install()
     for place in ("node1", "node2"):
-        until(lambda place=place: made.well(place), _SECONDS, f"the parts of {place} aren't ready")  # type: ignore[misc]
+        made.await_well(place)
     yield made
 
 

@@ -37,10 +37,10 @@ SOURCE = {
 
 
 @pytest.fixture(scope="module")
-def servers(two_nodes: TwoNodes) -> Iterator[Servers]:
+def servers(bare_nodes: TwoNodes) -> Iterator[Servers]:
     """PostgreSQL and Redis on the machine, which to the cluster is somebody else's network."""
     folder = Path(tempfile.mkdtemp(prefix="cytoplane-servers-"))
-    made = Servers(folder, str(two_nodes.cluster.link(1)[0].ip), 25432, 26379)
+    made = Servers(folder, str(bare_nodes.cluster.link(1)[0].ip), 25432, 26379)
     try:
         made.start()
         yield made

@@ -244,6 +244,7 @@ class PodPlane:
             agent.await_ready()
             build.put(plugin, self.inside(node, "/opt/cni/bin"))
             chain.install(self.inside(node, "/etc/cni/net.d"), HOME / "run/cni.sock")
+        self.server = Server()
         self.server.start()
 
     def stop(self) -> None:
@@ -253,6 +254,7 @@ class PodPlane:
         with self.two_nodes.client() as client:
             for name in self.namespaces:
                 client.remove(f"/api/v1/namespaces/{name}")
+        self.namespaces.clear()
         for node in NODES:
             chain.remove(self.inside(node, "/etc/cni/net.d"))
 
@@ -462,15 +464,39 @@ class PodPlane:
         return pod["v4"], pod["v6"]
 
 
+#: Planes of this run whose agents are at work.
+_RUNNING: list[PodPlane] = []
+
+
 @pytest.fixture(scope="session")
 def pod_plane(two_nodes: TwoNodes) -> Iterator[PodPlane]:
     """The plane, for all tests of a run; each module has cells of its own and takes its pods away."""
     plane = PodPlane(two_nodes)
     try:
         plane.start()
+        _RUNNING.append(plane)
         yield plane
     finally:
+        _RUNNING.clear()
         plane.stop()
+
+
+@contextlib.contextmanager
+def without_agents() -> Iterator[None]:
+    """No agents at work on the nodes, which would be a second data plane beside one that is installed."""
+    stopped = list(_RUNNING)
+    for plane in stopped:
+        plane.stop()
+    yield
+    for plane in stopped:
+        plane.start()
+
+
+@pytest.fixture(scope="module")
+def bare_nodes(two_nodes: TwoNodes) -> Iterator[TwoNodes]:
+    """The nodes without agents of ``pod_plane``."""
+    with without_agents():
+        yield two_nodes
 
 
 @pytest.fixture
