@@ -127,7 +127,8 @@ def test_a_strangers_own_address_is_an_address_outside(node: Node) -> None:
     a, gateway = node.pod("a", 400, 5), node.workload("gw", 402, 1100)
     stranger = node.wire("x", 66)
     node.open_everything(8080)
-    with Ear(node.far.path, 8080) as far_away:
+    # The first of a stranger's packets wait for the way to be found.
+    with Ear(node.far.path, 8080, patience=1.5) as far_away:
         send_datagram(stranger.path, stranger.v4, node.far.v4, 8080)
         send_datagram(stranger.path, stranger.v6, node.far.v6, 8080)
         # It isn't ours: nothing of it is touched.
