@@ -8,7 +8,9 @@ there stays as it is.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -23,6 +25,8 @@ _INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 _WORKLOAD = ((_INGRESS, "from_workload"), (_EGRESS, "to_workload"))
 _UNDERLAY = ((_EGRESS, "to_underlay"),)
 _PRIORITY, _HANDLE = 1, 1
+#: The name that an installation's filters have where others made the interface; its number is in it.
+_NAMED = re.compile(r"cy([0-9]+):")
 _ALL = 0x0003  # ETH_P_ALL
 
 
@@ -115,6 +119,17 @@ def _has_clsact(ip: IPRoute, ifindex: int) -> bool:
     return any(q.get_attr("TCA_KIND") == "clsact" for q in ip.get_qdiscs(index=ifindex))
 
 
+def _abandoned(config: Config, name: str) -> bool:
+    """Whether a filter is that of an installation whose pins are gone: nobody could change or remove it."""
+    found = _NAMED.match(name)
+    return found is not None and not _pins_of(config, found[1]).exists()
+
+
+def _pins_of(config: Config, net: str) -> Path:
+    """Where the installation with another number pins what it has."""
+    return config.bpffs.with_name(config.bpffs.name.removesuffix(str(config.net)) + net)
+
+
 def _put(
     ip: IPRoute, config: Config, ifindex: int, filters: tuple[tuple[int, str], ...], prefix: str
 ) -> None:
@@ -122,9 +137,12 @@ def _put(
         ip.tc("add", "clsact", ifindex)
     elif prefix:
         for parent, program in filters:
-            for priority, _, name in _filters(ip, ifindex, parent):
-                if priority <= _PRIORITY and name != prefix + program:
+            for priority, handle, name in list(_filters(ip, ifindex, parent)):
+                if priority > _PRIORITY or name == prefix + program:
+                    continue
+                if not _abandoned(config, name):
                     raise NotOurs(f"interface {ifindex} has a filter of somebody else's that judges first")
+                ip.tc("del-filter", "bpf", ifindex, handle, parent=parent, prio=priority, protocol=_ALL)
     for parent, program in filters:
         descriptor = bpf.object_get(pins(config) / "programs" / program)
         try:

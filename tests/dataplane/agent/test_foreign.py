@@ -215,7 +215,7 @@ def take_all_off(place: Place, link: str) -> None:
     subprocess.run(command, check=True)
 
 
-def others_filter(config: Config, link: str, priority: int) -> None:
+def others_filter(config: Config, link: str, priority: int, name: str = "others") -> None:
     """Somebody else's program on the way out of an interface."""
     index = socket.if_nametoindex(link)
     program = bpf.object_get(loader.pins(config) / "programs" / "to_underlay")
@@ -223,21 +223,40 @@ def others_filter(config: Config, link: str, priority: int) -> None:
         if not any(q.get_attr("TCA_KIND") == "clsact" for q in ip.get_qdiscs(index=index)):
             ip.tc("add", "clsact", index)
         ip.tc(
-            "add-filter", "bpf", index, 1, fd=program, name="others", parent=0xFFFFFFF3, prio=priority,
+            "add-filter", "bpf", index, 1, fd=program, name=name, parent=0xFFFFFFF3, prio=priority,
             protocol=3, direct_action=True,
         )  # fmt: skip
     os.close(program)
 
 
-def test_nobody_who_judges_first_is_pushed_aside(node: Node) -> None:
+def introduce_behind(node: Node, name: str) -> int:
+    """A pod's interface on which somebody's filter judges first is introduced; its index."""
     place = node.wire("a", 5)
-    node.here.inside(lambda: others_filter(node.config, "vetha", priority=1))
+    node.here.inside(lambda: others_filter(node.config, "vetha", 1, name))
     found = node.here.inside(lambda: foreign.find_foreign("a", place.path))
     own = [network.Address(place.v4, place.v6, 400)]
-    with pytest.raises(attach.NotOurs, match="judges first"):
-        node.here.inside(lambda: foreign.introduce_foreign(node.config, node.tables, found, own))
-    assert found.ifindex not in node.tables.endpoints()
-    assert filter_names(node.here, "vetha") == ["others"]
+    node.here.inside(lambda: foreign.introduce_foreign(node.config, node.tables, found, own))
+    return found.ifindex
+
+
+@pytest.mark.parametrize("name", ["others", "cy98:to_workload"], ids=["others", "another installation's"])
+def test_nobody_who_judges_first_is_pushed_aside(node: Node, name: str) -> None:
+    living = node.config.bpffs.with_name("cytoplane-98")
+    living.mkdir()
+    try:
+        with pytest.raises(attach.NotOurs, match="judges first"):
+            introduce_behind(node, name)
+    finally:
+        living.rmdir()
+    assert node.tables.endpoints() == {}
+    assert filter_names(node.here, "vetha") == [name]
+
+
+def test_what_an_installation_left_that_is_gone_makes_room(node: Node) -> None:
+    ifindex = introduce_behind(node, "cy99:to_workload")
+    assert ifindex in node.tables.endpoints()
+    own = node.config.name
+    assert filter_names(node.here, "vetha") == [f"{own}:from_workload", f"{own}:to_workload"]
 
 
 def test_an_underlay_that_isnt_one_any_more_is_left_as_it_was(node: Node) -> None:

@@ -41,7 +41,6 @@ from tests.dataplane.agent.pods.shapes import confined
 #: A node's own state directory, as the node sees it.
 HOME = Path("/var/lib/cytoplane")
 _ASKING = Path(__file__).with_name("asking.py")
-_NO_FILTERS = "for link in /sys/class/net/*; do tc qdisc del dev ${link##*/} clsact; done"
 
 
 @dataclass
@@ -258,8 +257,8 @@ class PodPlane:
         self.namespaces.clear()
         for node in NODES:
             chain.remove(self.inside(node, "/etc/cni/net.d"))
-            # Another plane doesn't judge behind filters that aren't its own.
-            self.two_nodes.ran(f"node{node}", "sh", "-c", _NO_FILTERS)
+            # Without pins it is gone for whoever comes next.
+            self.two_nodes.ran(f"node{node}", "rm", "-rf", f"/sys/fs/bpf/cytoplane-{self.config.net}")
 
     # Desired state.
     def apply(self, topology: Topology, endpoints: Sequence[dict[str, Any]], **more: Any) -> None:
