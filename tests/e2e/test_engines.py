@@ -180,7 +180,10 @@ def test_more_and_fewer_replicas_serve(engine: Engine, shop: Repository) -> None
     for number in (2, 1):
         engine.call("POST", "shop", "/scale", {"numbers": {"web": number}})
         assert engine.ended("shop")["state"] == "live"
-        assert [row["phase"] for row in engine.replicas("shop")] == ["healthy"] * number
+        engine.installation.wait(
+            lambda number=number: [row["phase"] for row in engine.replicas("shop")] == ["healthy"] * number,
+            30,
+        )
         assert engine.get("shop").text == "one"
 
 
