@@ -100,6 +100,9 @@ def shop(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
     thread.start()
     yield platform
     sessions.stop()
+    # What they say at their end is theirs: a later test's output isn't the place for it.
+    for each in [each for each in threading.enumerate() if each.name.startswith("session-")]:
+        each.join(30)
     agents.stop()
     thread.join(30)
 
