@@ -203,8 +203,10 @@ def node() -> Iterator[Node]:
 
 def _remove(config: Config, loaded: bool) -> None:
     environment = podman.environment(config)
-    for verb in (["rm", "--all", "--force", "--time", "0"], ["system", "reset", "--force"]):
-        subprocess.run([*_base(config), *verb], env=environment, capture_output=True, check=False, timeout=60)
+    # Not `system reset`: that removes what podman keeps in /run of everybody's containers, and others'
+    # podman then takes its own for ended.
+    verb = ["rm", "--all", "--force", "--time", "0"]
+    subprocess.run([*_base(config), *verb], env=environment, capture_output=True, check=False, timeout=60)
     if not loaded:
         bpf.remove(config)
     for name in [name for name in network.listing(config) if re.fullmatch(r"r9\d\d\d", name)]:
