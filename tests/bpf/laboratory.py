@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -57,7 +58,9 @@ class Member:
             while True:
                 if protocol == UDP:
                     _, peer = server.recvfrom(2048)
-                    server.sendto(self.name.encode(), peer)
+                    # Who asked may have gone.
+                    with contextlib.suppress(OSError):
+                        server.sendto(self.name.encode(), peer)
                     continue
                 connection, _ = server.accept()
                 threading.Thread(target=self._echo, args=(connection,), daemon=True).start()
