@@ -36,10 +36,18 @@ def test_a_client_that_floods_a_replica_cuts_nobody_else(laboratory: Laboratory)
     stream = client.connected(provider.v4, PORT)
     waiting = client.connected(provider.v6, PORT)
     quota = layout.INNER["conntrack"][2]
-    run_in(flooder.namespace.path, lambda: flood(flooder, provider.v4, quota + 2000))
     tables = laboratory.tables
-    mine = [f for f in tables.flows_of(provider.namespace.ifindex) if f.remote in (client.v4, client.v6)]
-    assert mine == [], "the flood didn't push anything out: this proves nothing"
+
+    def mine() -> list:
+        found = tables.flows_of(provider.namespace.ifindex)
+        return [flow for flow in found if flow.remote in (client.v4, client.v6)]
+
+    # Who was used a moment ago is given a second chance by the kernel.
+    for _ in range(4):
+        run_in(flooder.namespace.path, lambda: flood(flooder, provider.v4, quota + 2000))
+        if not mine():
+            break
+    assert mine() == [], "the flood didn't push anything out: this proves nothing"
     for each in (stream, waiting):
         each.settimeout(2)
         each.sendall(b"still")
