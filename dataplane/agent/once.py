@@ -22,8 +22,6 @@ from infra.config import Config
 
 #: Seconds between two looks at a process: at its beginning, later.
 _OFTEN, _SELDOM, _BEGINNING = 0.1, 0.5, 5.0
-#: Seconds after which what was told to start and hasn't won't.
-_STARTING = 30.0
 #: What shells say of a program that isn't there; what runtimes say then.
 NOT_FOUND = 127
 _CANT_RUN = ("executable file", "no such file or directory", "permission denied", "exec format error")
@@ -71,9 +69,6 @@ def forget(config: Config, wanted: Iterable[str]) -> None:
 class RunWorker(ReplicaWorker):
     """Starts a run, once, and says how it ended until it is told to ``stop``."""
 
-    #: Whether it was this worker that began it, and not an agent before.
-    _begun_here = False
-
     @property
     def _file(self) -> Path:
         return folder(self.config) / self.id
@@ -114,7 +109,6 @@ class RunWorker(ReplicaWorker):
             self._finish(note, "ended", reason=f"its program can't be run: {error}"[:300])
             return note
         self._keep(note)
-        self._begun_here = True
         self._podman.start(name)
         return note
 
@@ -134,10 +128,6 @@ class RunWorker(ReplicaWorker):
             found = self._podman.inspect(name)
             state = (found or {}).get("State", {})
             if found is None or state.get("Status") in ("created", "configured", "initialized"):
-                if self._begun_here and time.time() - note.begun < _STARTING:
-                    # A busy machine's podman may answer late, also that it has started something.
-                    self._stopping.wait(_OFTEN)
-                    continue
                 self._finish(note, "lost", reason="its node was interrupted as it began")
                 return
             if not state["Running"]:

@@ -137,7 +137,7 @@ class ClusterPlane:
 
         Also after a plane that was only half joined.
         """
-        until(lambda: not self.places(), 300, f"cells stay: {self.places()}")
+        until(lambda: not self.places(), 120, f"cells stay: {self.places()}")
         self.helm("uninstall", "cytoplane", "--ignore-not-found", "--timeout", "3m")
         with self.nodes.client() as client:
             for name in (NAMESPACE, RECORDS):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import pytest
 
@@ -176,17 +175,12 @@ def test_lines_of_a_process_are_shown(engine: Engine, shop: Repository) -> None:
     engine.installation.wait(lambda: "starting one" in lines(), 30)
 
 
-def _phases_are(engine: Engine, wanted: list[str]) -> bool:
-    return [row["phase"] for row in engine.replicas("shop")] == wanted
-
-
 @pytest.mark.capability("scale")
 def test_more_and_fewer_replicas_serve(engine: Engine, shop: Repository) -> None:
     for number in (2, 1):
         engine.call("POST", "shop", "/scale", {"numbers": {"web": number}})
         assert engine.ended("shop")["state"] == "live"
-        wanted = ["healthy"] * number
-        engine.installation.wait(partial(_phases_are, engine, wanted), 30)
+        assert [row["phase"] for row in engine.replicas("shop")] == ["healthy"] * number
         assert engine.get("shop").text == "one"
 
 
