@@ -16,6 +16,7 @@ from dataplane.planes.models import Node, Plane
 from delivery import environment, log, machine, tasks
 from delivery.models import Build, Deployment, Push, Release, Replica
 from delivery.queries import replica_number, underway
+from delivery.serving import locked_cell, serving_release
 from projects import quotas
 from projects.actions import sync_specification
 from projects.models import Cell
@@ -96,30 +97,16 @@ def start_push(
     return deployment
 
 
-def _locked(cell: Cell) -> Cell:
-    return (
-        Cell.objects.select_for_update(of=("self",))
-        .select_related("project__tenant", "environment__plane", "serving_release")
-        .get(pk=cell.pk)
-    )
-
-
-def _serving(cell: Cell) -> Release:
-    if cell.serving_release is None:
-        raise CytoplaneError("nothing-released", cell=str(cell))
-    return cell.serving_release
-
-
 @transaction.atomic
 def rollback(*, acting_user: Actor, cell: Cell, number: int) -> Deployment:
     """A new release that equals an old one, code and configuration together, on its way."""
     tenant = cell.project.tenant
     authorise(acting_user, "deploy", tenant)
-    cell = _locked(cell)
+    cell = locked_cell(cell.pk)
     old = Release.objects.filter(cell=cell, number=number).first()
     if old is None:
         raise CytoplaneError("not-found", kind="release")
-    serving = _serving(cell)
+    serving = serving_release(cell)
     if old.pk == serving.pk:
         raise CytoplaneError("conflict", message=f"v{number} is what serves already.")
     import json
@@ -166,7 +153,7 @@ def promote(*, acting_user: Actor, cell: Cell, number: int, to: str) -> Deployme
         raise CytoplaneError("not-found", kind="environment")
     if target.pk == cell.pk:
         raise CytoplaneError("conflict", message=f"v{number} is a release of {to} already; roll back to it.")
-    target = _locked(target)
+    target = locked_cell(target.pk)
     sync_specification(cell=target, specification=Specification.from_dict(source.specification))
     said = f"v{number} of {cell.environment.name}"
     release = machine.create_release(
@@ -195,8 +182,8 @@ def promote(*, acting_user: Actor, cell: Cell, number: int, to: str) -> Deployme
 def deploy_configuration(*, acting_user: Actor, cell: Cell) -> Deployment:
     """The serving code with the configuration as it is now, as a new release."""
     authorise(acting_user, "configure", cell.project.tenant)
-    cell = _locked(cell)
-    serving = _serving(cell)
+    cell = locked_cell(cell.pk)
+    serving = serving_release(cell)
     if waiting := _taken_along(cell, "Configuration changed", configuration=True):
         return waiting
     release = machine.create_release(
@@ -222,8 +209,8 @@ def scale(*, acting_user: Actor, cell: Cell, numbers: dict[str, int]) -> Deploym
     """Other numbers of replicas for components of the serving release."""
     tenant = cell.project.tenant
     authorise(acting_user, "scale", tenant)
-    cell = _locked(cell)
-    serving = _serving(cell)
+    cell = locked_cell(cell.pk)
+    serving = serving_release(cell)
     specification = Specification.from_dict(serving.specification)
     for name, number in numbers.items():
         if name not in specification.components:
@@ -253,13 +240,13 @@ def autoscale(*, cell: Cell, numbers: dict[str, int], why: dict[str, str]) -> De
     changes = {"scale": _take(cell, numbers), "why": why}
     audit.record(AUTOSCALING, "scale", cell, tenant=cell.project.tenant, changes=changes)
     summary = "Scale " + "; ".join(f"{name} from {text}" for name, text in sorted(why.items()))
-    return _scaled(cell, _serving(cell), summary, AUTOSCALING)
+    return _scaled(cell, serving_release(cell), summary, AUTOSCALING)
 
 
 def fits(cell: Cell, numbers: dict[str, int]) -> dict[str, int]:
     """All numbers of the cell with these among them. Raises `quota` if the plan doesn't allow them."""
     scale = {**cell.scale, **numbers}
-    specification = Specification.from_dict(_serving(cell).specification)
+    specification = Specification.from_dict(serving_release(cell).specification)
     for meant in (specification, *(coming for _, coming in underway(Q(cell=cell)))):
         quotas.check(cell, meant, scale)
     return scale
@@ -305,7 +292,7 @@ def cancel(*, acting_user: Actor, deployment: Deployment) -> Deployment:
 @transaction.atomic
 def retry(*, acting_user: Actor, deployment: Deployment) -> Deployment:
     """The same release, or the same source, once more."""
-    cell = _locked(deployment.cell)
+    cell = locked_cell(deployment.cell_id)
     tenant = cell.project.tenant
     authorise(acting_user, "deploy", tenant)
     if deployment.state not in (State.FAILED, State.CANCELLED):

@@ -12,7 +12,7 @@ from cells.specification import Specification
 from controlplane.errors import CytoplaneError
 from delivery import log, runs
 from delivery.models import Deployment, DeploymentStep, Release, Run
-from projects.models import Cell
+from delivery.serving import locked_cell
 
 #: Kinds of deployments that bring something for the first time here.
 FRESH = (Deployment.Kind.PUSH, Deployment.Kind.CONFIG, Deployment.Kind.PROMOTION)
@@ -51,11 +51,7 @@ def _names(release: Release) -> list[str]:
 
 
 def _begin(deployment: Deployment, release: Release, name: str, attempt: int) -> None:
-    cell = (
-        Cell.objects.select_for_update(of=("self",))
-        .select_related("project__tenant", "environment__plane")
-        .get(pk=deployment.cell_id)
-    )
+    cell = locked_cell(deployment.cell_id)
     runs.begin(
         cell,
         release,

@@ -9,8 +9,8 @@ from cells.specification.tasks import LONGEST, SHORTEST
 from controlplane.errors import CytoplaneError
 from dataplane.planes import presence
 from delivery import runs
-from delivery.actions import _locked, _serving
 from delivery.models import Run
+from delivery.serving import locked_cell, serving_release
 from projects.models import Cell
 from tenants import audit
 from tenants.policy import Actor, authorise
@@ -32,8 +32,8 @@ def start(
     """
     tenant = cell.project.tenant
     authorise(acting_user, "deploy", tenant)
-    cell = _locked(cell)
-    release = _serving(cell)
+    cell = locked_cell(cell.pk)
+    release = serving_release(cell)
     declared = Specification.from_dict(release.specification).components.get(component)
     if declared is None:
         raise CytoplaneError("not-found", kind="component")

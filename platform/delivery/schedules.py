@@ -17,6 +17,7 @@ from cells.specification.model import Task
 from controlplane.errors import CytoplaneError
 from delivery import runs
 from delivery.models import Release, Run, Schedule
+from delivery.serving import locked_cell
 from projects.models import Cell, Workload
 
 log = logging.getLogger("cytoplane.delivery")
@@ -56,23 +57,14 @@ def strike(schedule_id: int) -> Run | None:
     when = max(tasks.latest(row.expression, now), row.next_at)
     row.next_at = tasks.following(row.expression, now)
     row.save(update_fields=["next_at"])
-    cell = _locked(row.workload_id)
-    if cell is None or cell.serving_release is None:
+    workload = Workload.objects.select_related("component").get(pk=row.workload_id)
+    cell, name = locked_cell(workload.cell_id), workload.component.name
+    if cell.serving_release is None:
         return None
-    name = Workload.objects.select_related("component").get(pk=row.workload_id).component.name
     declared = Specification.from_dict(cell.serving_release.specification).components.get(name)
     if declared is None or declared.task is None:
         return None
     return _begin(cell, cell.serving_release, name, declared.task, when)
-
-
-def _locked(workload_id: int) -> Cell | None:
-    return (
-        Cell.objects.select_for_update(of=("self",))
-        .select_related("project__tenant", "environment__plane", "serving_release")
-        .filter(workloads=workload_id)
-        .first()
-    )
 
 
 def _begin(cell: Cell, release: Release, name: str, task: Task, when: datetime) -> Run | None:
@@ -139,8 +131,10 @@ def failed() -> list[int]:
 def again(run_id: int) -> Run | None:
     """The next try of a schedule's run that failed; None if its component has no tries left."""
     run = Run.objects.select_related("workload__component").filter(pk=run_id, state__in=runs.AGAIN).first()
-    cell = _locked(run.workload_id) if run else None
-    if run is None or cell is None or cell.serving_release is None:
+    if run is None:
+        return None
+    cell = locked_cell(run.workload.cell_id)
+    if cell.serving_release is None:
         return None
     name = run.workload.component.name
     declared = Specification.from_dict(cell.serving_release.specification).components.get(name)
