@@ -61,6 +61,7 @@ class Kubernetes:
                 if leaving.stuck(namespace):
                     leaving.free(api, cell.location)
                 return CellStatus(CellState.REMOVING)
+            once.settle(api, cell)
             record, place = newest(api, cell.location), once.without_gone(api, cell)
             wanted = values(place, self._site)
             if record is not None and record.status in UNFINISHED:

@@ -1,7 +1,8 @@
 """Runs: pods that are made at most once.
 
 Helm and repair would make anew what is missing. So the secret of a run, which is there before its pod, is
-marked before the pod is made; what is marked and has no pod is left out from then on.
+marked before the pod is made; what is marked and has no pod is left out from then on. Whoever looks meanwhile
+sees by the mark that the pod may still come: only once nobody is making it, a run without a pod is lost.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from dataplane.drivers.interface import DriverError, PlacedCell
 from dataplane.drivers.kubernetes.api import Api, Object
 from dataplane.drivers.kubernetes.workloads import once, secret_of
 
-#: On the secret of a run whose pod may have been made.
+#: On the secret of a run whose pod may have been made: somebody is at it, or nobody is any more.
 BEGUN = "cytoplane.dev/begun"
+_MAKING, _MADE = "making", "made"
 #: On pods of runs: the component.
 RUN_OF = "cytoplane.dev/run-of"
 
@@ -27,10 +29,25 @@ def ids(cell: PlacedCell) -> set[str]:
 
 def begun(api: Api, cell: PlacedCell) -> set[str]:
     """Runs whose pod may have been made."""
+    return _marked(api, cell, BEGUN)
+
+
+def made(api: Api, cell: PlacedCell) -> set[str]:
+    """Of these, those whose pod nobody is making any more."""
+    return _marked(api, cell, f"{BEGUN}={_MADE}")
+
+
+def _marked(api: Api, cell: PlacedCell, selector: str) -> set[str]:
     marked = {
-        item["metadata"]["name"] for item in api.list("v1", "Secret", cell.location, labelSelector=BEGUN)
+        item["metadata"]["name"] for item in api.list("v1", "Secret", cell.location, labelSelector=selector)
     }
     return {replica for replica in ids(cell) if secret_of(replica) in marked}
+
+
+def settle(api: Api, cell: PlacedCell) -> None:
+    """Nobody is making any pod: who was, was killed at it. Call as the only one at work on the cell."""
+    for replica in _marked(api, cell, f"{BEGUN}={_MAKING}") if ids(cell) else ():
+        _mark(api, cell, replica, _MADE)
 
 
 def there(api: Api, cell: PlacedCell) -> set[str]:
@@ -57,9 +74,11 @@ def beginning(api: Api, cell: PlacedCell) -> Iterator[None]:
     fresh = ids(cell)
     fresh -= begun(api, cell) if fresh else set()
     for replica in fresh:
-        _mark(api, cell, replica, "true")
+        _mark(api, cell, replica, _MAKING)
     try:
         yield
+        for replica in fresh:
+            _mark(api, cell, replica, _MADE)
     except DriverError:
         for replica in fresh - there(api, cell) if fresh else ():
             _mark(api, cell, replica, None)

@@ -27,7 +27,7 @@ def reports(
     if not wanted:
         return []
     without = {replica for replica in wanted if _own(pods, replica) is None}
-    gone = once.begun(api, cell) & without if without else set()
+    gone = once.made(api, cell) & without if without else set()
     found = []
     for replica in sorted(wanted):
         if before.get(replica) in _OVER:
