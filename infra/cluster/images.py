@@ -117,6 +117,17 @@ def load(cluster: Cluster, content: bytes | Path, name: str = "", nodes: Sequenc
 
     ``name`` is what an archive without a name of its own is called.
     """
+    refused = _import(cluster, content, name, nodes)
+    # Seen now and then: containerd has taken it in and misses it as it unpacks it.
+    again = [node for node, said in refused.items() if "content digest" in said and "not found" in said]
+    refused = {node: said for node, said in refused.items() if node not in again}
+    refused |= _import(cluster, content, name, again)
+    for node, said in refused.items():
+        raise RuntimeError(f"node{node} doesn't take the image: {said[-500:]}")
+
+
+def _import(cluster: Cluster, content: bytes | Path, name: str, nodes: Sequence[int]) -> dict[int, str]:
+    """Node → what was said there, of those that didn't take it."""
     running = []
     for node in nodes:
         command = [*_ctr(node), "images", "import"]
@@ -131,10 +142,12 @@ def load(cluster: Cluster, content: bytes | Path, name: str = "", nodes: Sequenc
             env=cluster_environment(cluster),
         )
         running.append((node, process, None if isinstance(content, Path) else content))
+    refused = {}
     for node, process, data in running:
         said, _ = process.communicate(data)
         if process.returncode:
-            raise RuntimeError(f"node{node} doesn't take the image: {said.decode(errors='replace')[-500:]}")
+            refused[node] = said.decode(errors="replace")
+    return refused
 
 
 def load_base(cluster: Cluster) -> str:
