@@ -16,7 +16,7 @@ from django.db import connection
 
 from tests import factories, services
 from tests.cluster import two_nodes
-from tests.dataplane.agent.pods.plane import bare_nodes, pod_plane, unchained
+from tests.dataplane.agent.pods.fixtures import bare_nodes, pod_plane, unchained
 from tests.e2e import installation as whole
 from tests.queue import Queue
 

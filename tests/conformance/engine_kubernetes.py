@@ -50,7 +50,8 @@ from tests.conformance.probes import (
 )
 from tests.conformance.relay import Relay
 from tests.conformance.world import NODE, Copy, World
-from tests.dataplane.agent.pods.plane import Agent, PodPlane
+from tests.dataplane.agent.pods.node import Agent
+from tests.dataplane.agent.pods.plane import PodPlane
 
 #: Sockets that one asker has open at a time, and askers at the same time.
 BATCH, ASKERS = 150, 12

@@ -9,7 +9,7 @@ import pytest
 
 from tests.capabilities import ENGINES
 from tests.cluster import TwoNodes
-from tests.dataplane.agent.pods.plane import without_agents
+from tests.dataplane.agent.pods.fixtures import without_agents
 from tests.e2e import clusters, engines
 from tests.e2e import installation as module
 from tests.e2e.attacker import FILES, Attacker

@@ -1,6 +1,6 @@
 """A Kubernetes plane without a control plane: two real nodes, a real agent on each, pods that are replicas.
 
-``pod_plane`` is the fixture; conformance uses it too. Desired state is a topology that is compiled as the
+The fixture is ``pod_plane`` of fixtures.py; conformance uses it too. Desired state is a topology that is compiled as the
 control plane does it, and handed to both agents.
 """
 
@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import selectors
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from cells.boundary import Topology, compile_topology
 from dataplane import addresses
@@ -36,68 +30,11 @@ from infra.cluster.settings import NODES
 from infra.config import Config
 from infra.kubernetes import binaries
 from tests.cluster import TwoNodes, until
+from tests.dataplane.agent.pods.node import HOME, Agent
 from tests.dataplane.agent.pods.shapes import confined
+from tests.dataplane.agent.pods.talk import Kept, Server
 
-#: A node's own state directory, as the node sees it.
-HOME = Path("/var/lib/cytoplane")
 _ASKING = Path(__file__).with_name("asking.py")
-
-
-@dataclass
-class Server:
-    """Answers in pods' namespaces with their names."""
-
-    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
-    closed: threading.Event = field(default_factory=threading.Event)
-
-    def start(self) -> None:
-        threading.Thread(target=self._answer, daemon=True).start()
-
-    def open(self, path: Path, name: str, tcp: Sequence[int], udp: Sequence[int]) -> None:
-        """Listen in a namespace on these ports of both families."""
-
-        def listen() -> None:
-            for kind, ports in ((socket.SOCK_STREAM, tcp), (socket.SOCK_DGRAM, udp)):
-                for port in ports:
-                    made = socket.socket(socket.AF_INET6, kind)
-                    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-                    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    made.bind(("::", port))
-                    if kind == socket.SOCK_STREAM:
-                        made.listen(64)
-                    made.setblocking(False)
-                    self.selector.register(made, selectors.EVENT_READ, name)
-
-        run_in(path, listen)
-
-    def _answer(self) -> None:
-        while not self.closed.is_set():
-            for key, _ in self.selector.select(0.1):
-                server: Any = key.fileobj
-                with contextlib.suppress(OSError):
-                    if server.type == socket.SOCK_STREAM:
-                        connection, _ = server.accept()
-                        threading.Thread(target=self._serve, args=(connection, key.data), daemon=True).start()
-                    else:
-                        _, peer = server.recvfrom(64)
-                        server.sendto(key.data.encode(), peer)
-
-    def _serve(self, connection: socket.socket, name: str) -> None:
-        """Its name first, then whatever is said again."""
-        with connection, contextlib.suppress(OSError):
-            connection.sendall(name.encode())
-            while data := connection.recv(4096):
-                connection.sendall(data)
-
-    def forget(self, name: str) -> None:
-        for key in [key for key in list(self.selector.get_map().values()) if key.data == name]:
-            self.selector.unregister(key.fileobj)
-            key.fileobj.close()  # type: ignore[union-attr]
-
-    def close(self) -> None:
-        self.closed.set()
-        for key in list(self.selector.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True)
@@ -114,95 +51,6 @@ def _own_addresses() -> set[str]:
     return {entry["local"] for link in json.loads(done.stdout) for entry in link.get("addr_info", [])}
 
 
-class Kept:
-    """An open connection to somebody who says what is said to him."""
-
-    def __init__(self, path: Path, target: tuple[str, int]) -> None:
-        self._socket = run_in(path, lambda: socket.create_connection(target, timeout=3))
-        self._socket.settimeout(3)
-        self._socket.recv(64)  # the name
-
-    def ask(self, text: str) -> str:
-        try:
-            self._socket.sendall(text.encode())
-            return self._socket.recv(4096).decode()
-        except OSError:
-            return ""
-
-    def ended(self) -> bool:
-        """Whether it was ended, not only silenced."""
-        self._socket.setblocking(False)
-        try:
-            self._socket.send(b"?")
-            return not self._socket.recv(64)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-class Agent:
-    """The agent of a node, as a process there."""
-
-    def __init__(self, plane: PodPlane, node: int) -> None:
-        self.plane, self.node = plane, node
-        self.process: subprocess.Popen[str] | None = None
-
-    @property
-    def log(self) -> Path:
-        return self.plane.home(self.node) / "driver.log"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "infra.cluster.enter", f"node{self.node}", "--"]
-        command += [sys.executable, "-m", "tests.dataplane.agent.pods.driver"]
-        environment = {
-            **cluster_environment(self.plane.cluster),
-            "CYTOPLANE_HOME": str(HOME),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        environment.pop("CYTOPLANE_NET", None)
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
-            )
-
-    def await_ready(self) -> None:
-        assert self._line() == "ready", self.said()
-
-    def _line(self) -> str:
-        assert self.process is not None and self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def order(self, command: str) -> str:
-        assert self.process is not None and self.process.stdin is not None
-        self.process.stdin.write(f"{command}\n")
-        self.process.stdin.flush()
-        return self._line()
-
-    def health(self) -> dict[str, Any]:
-        return json.loads(self.order("health"))
-
-    def kill(self) -> None:
-        """As a crash ends it."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def said(self) -> str:
-        return self.log.read_text()[-3000:]
-
-    def pods(self) -> dict[str, dict[str, Any]]:
-        """What it has kept of its pods, by replica."""
-        with contextlib.suppress(OSError, ValueError):
-            kept = json.loads((self.plane.home(self.node) / "agent/pods.json").read_text())
-            return {pod["replica"]: pod for pod in kept}
-        return {}
-
-
 class PodPlane:
     """Two nodes with agents. ``config`` has the ranges of the platform's addresses there."""
 
@@ -210,14 +58,14 @@ class PodPlane:
         self.two_nodes, self.cluster = two_nodes, two_nodes.cluster
         self.config = Config(home=HOME, net=self.cluster.number, engine="kubernetes")
         self.server = Server()
-        self.agents = {node: Agent(self, node) for node in NODES}
+        self.agents = {node: Agent(self.cluster, node) for node in NODES}
         self.generation = 0
         self.namespaces: list[str] = []
 
     # Setting up.
     def home(self, node: int) -> Path:
         """A node's state directory, as the machine sees it."""
-        return self.cluster.node_home(node) / HOME.relative_to("/")
+        return self.agents[node].home
 
     def inside(self, node: int, path: str | Path) -> Path:
         """A path of a node, as the machine sees it."""
@@ -464,50 +312,3 @@ class PodPlane:
     def addresses(self, node: int, replica: str) -> tuple[str, str]:
         pod = self.agents[node].pods()[replica]
         return pod["v4"], pod["v6"]
-
-
-#: Planes of this run whose agents are at work.
-_RUNNING: list[PodPlane] = []
-
-
-@pytest.fixture(scope="session")
-def pod_plane(two_nodes: TwoNodes) -> Iterator[PodPlane]:
-    """The plane, for all tests of a run; each module has cells of its own and takes its pods away."""
-    plane = PodPlane(two_nodes)
-    try:
-        plane.start()
-        _RUNNING.append(plane)
-        yield plane
-    finally:
-        _RUNNING.clear()
-        plane.stop()
-
-
-@contextlib.contextmanager
-def without_agents() -> Iterator[None]:
-    """No agents at work on the nodes, which would be a second data plane beside one that is installed."""
-    stopped = list(_RUNNING)
-    for plane in stopped:
-        plane.stop()
-    yield
-    for plane in stopped:
-        plane.start()
-
-
-@pytest.fixture(scope="module")
-def bare_nodes(two_nodes: TwoNodes) -> Iterator[TwoNodes]:
-    """The nodes without agents of ``pod_plane``."""
-    with without_agents():
-        yield two_nodes
-
-
-@pytest.fixture
-def unchained(two_nodes: TwoNodes) -> Iterator[None]:
-    """Pods of cells start without an agent's word, also where a plane of this run has its agents."""
-    folders = [Path(f"/proc/{holder(two_nodes.cluster, f'node{node}')}/root/etc/cni/net.d") for node in NODES]
-    removed = [folder for folder in folders if chain.remove(folder)]
-    time.sleep(1 if removed else 0)  # The runtime reads its folder again when that changes.
-    yield
-    for folder in removed:
-        chain.install(folder, HOME / "run/cni.sock")
-    time.sleep(1 if removed else 0)

@@ -20,7 +20,8 @@ from dataplane import addresses
 from infra.cluster.enter import holder
 from infra.cluster.images import BUSYBOX, cluster_environment, load_base
 from infra.cluster.settings import NODES
-from tests.dataplane.agent.pods.plane import PodPlane, Server
+from tests.dataplane.agent.pods.plane import PodPlane
+from tests.dataplane.agent.pods.talk import Server
 
 SHOP, EVIL = "cell-27-0123abcd", "cell-28-0123abcd"
 WEB, CLIENT, OTHER, USER = 320, 321, 322, 323

@@ -23,7 +23,7 @@ from infra.cluster.settings import NODES
 from infra.kubernetes import binaries
 from tests.cluster import LONGEST, until
 from tests.dataplane.agent.agents import Traffic, echoed
-from tests.dataplane.agent.pods.plane import HOME
+from tests.dataplane.agent.pods.node import HOME
 from tests.dataplane.agent.pods.trials.stage import CLOSED, REPLICAS, SHOP, TCP, UDP, WEB, Stage
 
 pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.timeout(LONGEST)]
