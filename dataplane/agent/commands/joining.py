@@ -1,42 +1,36 @@
-"""Which control groups a process is in, and putting another one into them."""
+"""Putting a process into the control groups of another one."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from dataplane.agent import groups
 
 
 class NotPlaced(RuntimeError):
     """The process can't be where its limits hold."""
 
 
-def _mounts() -> dict[str, tuple[str, str]]:
-    """Controller ("" for the second version) → where its hierarchy is mounted, and which part of it."""
-    found: dict[str, tuple[str, str]] = {}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        root, point = before.split(" ")[3:5]
-        if kind == "cgroup2":
-            found.setdefault("", (point, root))
-        elif kind == "cgroup":
-            for option in options.split(","):
-                found.setdefault(option, (point, root))
-    return found
-
-
-def of(pid: int) -> list[Path]:
+def of(pid: int, proc: Path = Path("/proc"), mounts: Path | None = None) -> list[Path]:
     """Folders of the control groups that a process is in, of all hierarchies where it isn't in the root."""
-    mounts, found = _mounts(), []
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if path == "/":
+    mounted, found = groups.hierarchies(mounts or proc / "self/mountinfo"), []
+    for controllers, place in groups.places(pid, proc):
+        if place == "/":
             continue
-        first = controllers.split(",")[0]
-        if first not in mounts:
-            raise NotPlaced(f"the control groups of {first or 'the second version'} can't be seen")
-        point, root = mounts[first]
-        inside = path.removeprefix(root.rstrip("/"))
-        found.append(Path(point + inside))
+        # Those of one hierarchy are mounted together; the second version has none.
+        own = next(
+            (
+                each
+                for each in mounted
+                if each.controllers >= controllers and bool(each.controllers) == bool(controllers)
+            ),
+            None,
+        )
+        folder = own.folder(place) if own is not None else None
+        if folder is None:
+            what = ", ".join(sorted(controllers)) or "the second version"
+            raise NotPlaced(f"the control groups of {what} can't be seen")
+        found.append(folder)
     return found
 
 

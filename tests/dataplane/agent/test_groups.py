@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dataplane.agent import groups
+from dataplane.agent.commands import joining
 
 UID = "0a1b2c3d-1111-2222-3333-444455556666"
 ONE = "33 31 0:30 {root} {mount}/cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n"
@@ -72,6 +73,10 @@ def test_what_is_mounted_of_a_hierarchy_is_all_that_is_seen(tmp_path: Path) -> N
     assert groups.of_process(7, inside, mounts) == tmp_path / "cpuacct/b"
     outside = process(tmp_path, 8, "2:cpu,cpuacct:/../b\n")
     assert groups.of_process(8, outside, mounts) is None
+    # Nothing is put there either: it would be another group.
+    with pytest.raises(joining.NotPlaced, match="cpu, cpuacct can't be seen"):
+        joining.of(8, outside, mounts)
+    assert joining.of(7, inside, mounts) == [tmp_path / "cpuacct/b"]
 
 
 @pytest.mark.parametrize(
@@ -97,5 +102,5 @@ def test_what_isnt_there_has_no_time(tmp_path: Path) -> None:
     assert groups.seconds(tmp_path / "gone") is None
     (tmp_path / "cpu.stat").write_text("usage_usec many\n")
     assert groups.seconds(tmp_path) is None
-    assert groups.hierarchy(mounted(tmp_path, "")) is None
+    assert groups.counting(mounted(tmp_path, "")) is None
     assert groups.of_process(os.getpid(), mounts=tmp_path / "nothing") is None
