@@ -61,7 +61,7 @@ class _Udp(asyncio.DatagramProtocol):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _check(self, response: bytes, addr) -> None:  # type: ignore[no-untyped-def]
+    async def _check(self, response: bytes, addr: tuple[str, int]) -> None:
         """The answer says that the packet which mustn't arrive was sent: without that there is none."""
         if self._agent is None or addr[0] in self._checked:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from cells.boundary.around import Around
@@ -158,6 +159,10 @@ class World:
         }
 
     # Pods.
+    def _has_account(self, place: str) -> bool:
+        found = self._client.get(f"/api/v1/namespaces/{place}/serviceaccounts/default").json()
+        return bool(found.get("secrets"))
+
     def create_missing(self) -> None:
         """A namespace for each cell that has none, and the pods of its replicas."""
         known = {item["metadata"]["name"] for item in self._client.document("/api/v1/namespaces")["items"]}
@@ -166,12 +171,7 @@ class World:
             if place in known:
                 continue
             self._client.create("/api/v1/namespaces", {"metadata": {"name": place}})
-            account = f"/api/v1/namespaces/{place}/serviceaccounts/default"
-            until(
-                lambda account=account: self._client.get(account).json().get("secrets"),  # type: ignore[misc]
-                _BEGIN_SECONDS,
-                f"{place} has no account",
-            )
+            until(partial(self._has_account, place), _BEGIN_SECONDS, f"{place} has no account")
             for _, replica in replicas:
                 self.create(place, f"r{replica}")
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ def test_parts_of_the_cluster_die_at_every_step_and_the_release_comes_whole(
 ) -> None:
     for parts in PARTS.values():
         watched = Watched(delivery, served)
-        watched.follow(lambda w=watched: in_process(w), lambda p=parts: killed(delivery.nodes, p))  # type: ignore[misc]
+        watched.follow(partial(in_process, watched), partial(killed, delivery.nodes, parts))
         until(lambda: delivery.nodes.pods("default") == {}, 60, "the API doesn't come back")
         watched.ended_well()
         print(f"killed {parts} at {watched.steps}")
