@@ -22,8 +22,8 @@ Number = Annotated[int, typer.Argument(metavar="ID", min=1, help="As `cyto runs`
 _DURATION = re.compile(r"([0-9]{1,6})(s|m|h)?")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _MOST_LINES = 5000
-#: After a run's end: until nothing more came for so long, its lines are complete.
-_QUIET_SECONDS, _POLL_SECONDS = 1.5, 0.5
+#: Between two looks at a run that goes on.
+_POLL_SECONDS = 0.5
 
 
 def _timeout(text: str) -> int:
@@ -68,7 +68,7 @@ def run(
 
 def _followed(api: Api, path: str, run: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     """The run once it has ended and its lines have come; they are printed unless ``quiet``."""
-    last, heard = 0, time.monotonic()
+    last = 0
     while True:
         try:
             found = api.get(f"{path}/runs/{run['id']}")
@@ -80,13 +80,13 @@ def _followed(api: Api, path: str, run: dict[str, Any], *, quiet: bool) -> dict[
             time.sleep(2)
             continue
         for row in rows:
-            last, heard = row["id"], time.monotonic()
+            last = row["id"]
             if not quiet:
                 output.say(row["text"])
-        if found["ended_at"] and time.monotonic() - heard > _QUIET_SECONDS:
+        if rows:
+            continue
+        if found["lines_complete"]:
             return found
-        if not found["ended_at"]:
-            heard = time.monotonic()
         time.sleep(_POLL_SECONDS)
 
 

@@ -258,6 +258,15 @@ class Run(models.Model):
     replica = models.OneToOneField(Replica, null=True, on_delete=models.SET_NULL, related_name="run")
     replica_number = models.BigIntegerField(null=True)
 
+    @property
+    def lines_complete(self) -> bool:
+        """Whether no line of it comes any more. A machine tells of an end after the last line; on a cluster
+        one part of the platform tells of the end and another one of lines, for as long as there is a replica."""
+        if self.ended_at is None:
+            return False
+        plane = self.workload.cell.environment.plane
+        return self.replica_id is None or plane is None or plane.engine == plane.Engine.MACHINE
+
     class Meta:
         ordering = ["-id"]
         indexes = [models.Index(fields=["workload", "-id"])]

@@ -92,7 +92,9 @@ def replicas(cell: Cell) -> QuerySet[Replica]:
 
 
 def runs(cell: Cell, component: str = "") -> QuerySet[Run]:
-    rows = Run.objects.filter(workload__cell=cell).select_related("workload__component", "release")
+    rows = Run.objects.filter(workload__cell=cell).select_related(
+        "workload__component", "workload__cell__environment__plane", "release"
+    )
     return (rows.filter(workload__component__name=component) if component else rows).order_by("-id")
 
 

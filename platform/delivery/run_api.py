@@ -45,6 +45,7 @@ def run_out(row: Run) -> dict[str, Any]:
         "exit_code": row.exit_code,
         "reason": row.reason,
         "replica": f"r{row.replica_number}" if row.replica_number else None,
+        "lines_complete": row.lines_complete,
     }
 
 
