@@ -41,8 +41,6 @@ _CALL = "import os, socket; socket.create_connection(('api.runs.cy.internal', 80
 @pytest.fixture(scope="module")
 def project(engine: Engine) -> Engine:
     """A project with something to run, which serves."""
-    if engine.name != "machine":
-        pytest.skip("on a cluster what a run printed isn't kept yet: docs/limits.md")
     result = engine.push("runs", FILES)
     assert result.accepted, result.output
     return engine
@@ -67,7 +65,7 @@ def cyto(engine: Engine, *words: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.capability("one-off", "machine")
+@pytest.mark.capability("one-off")
 def test_a_command_runs_once_with_its_components_settings_and_rights(project: Engine) -> None:
     done = cyto(project, "run", "caller", "--", "python", "-c", _CALL)
     assert (done.returncode, done.stdout) == (0, "reached\n"), done.stderr
@@ -84,7 +82,7 @@ def test_a_command_runs_once_with_its_components_settings_and_rights(project: En
     assert not names & {row["replica"] for row in rows}
 
 
-@pytest.mark.capability("jobs", "machine")
+@pytest.mark.capability("jobs")
 def test_a_job_runs_before_its_release_and_one_that_fails_stops_it(project: Engine) -> None:
     (first,) = project.call("GET", "runs", "/runs?component=migrate")
     assert (first["kind"], first["state"]) == ("job", "succeeded")
@@ -96,7 +94,7 @@ def test_a_job_runs_before_its_release_and_one_that_fails_stops_it(project: Engi
     assert project.serving("runs")["number"] == before
 
 
-@pytest.mark.capability("cron", "machine")
+@pytest.mark.capability("cron")
 def test_a_schedule_makes_a_run_each_time(project: Engine) -> None:
     def ended() -> list[dict]:
         rows = project.call("GET", "runs", "/runs?component=tick")
