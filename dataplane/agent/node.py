@@ -37,6 +37,7 @@ from dataplane.agent.names import Names
 from dataplane.agent.outbox import Outbox
 from dataplane.agent.pods import joining
 from dataplane.agent.watch import Watch
+from dataplane.agent.withheld import Withheld
 from dataplane.client import NotEnrolled, Refused
 from dataplane.gateway.files import Gateway
 from dataplane.gateway.identity import Identity
@@ -86,6 +87,7 @@ class Agent:
         self._applied = 0
         self._tails: dict[str, Tail] = {}
         self._outbox = Outbox()
+        self._withheld = Withheld()
         self._sent: dict[str, dict[str, Any]] = {}
         self._names: Names | None = None
         self._state_file = config.agent_dir / "state.json"
@@ -263,6 +265,7 @@ class Agent:
         for key in self.engine.end(here):
             self._tails.pop(key, None)
             self._sent.pop(key, None)
+            self._withheld.forget(key)
         self.problems = []
         if reached is None or len(reached) > MANY or not self._applied:
             del reached, here, boundary
@@ -381,7 +384,7 @@ class Agent:
         if report["phase"] != "ended":
             return False
         tail = self._tails.get(report["id"])
-        return bool(self._outbox) or tail is None or tail.behind()
+        return self._withheld.waits(report["id"], bool(self._outbox) or tail is None or tail.behind())
 
     def _send_reports(self, replicas: list[dict[str, Any]], node: dict[str, Any] | None = None) -> None:
         if replicas or node is not None:
