@@ -221,12 +221,21 @@ def reason(session: Session) -> str:
     return session.reason if session.state == "ended" else "it goes on"
 
 
-def test_it_ends_when_the_persons_side_is_gone(world: World, cell: Cell) -> None:
+@pytest.mark.parametrize(
+    ("asks", "gone", "why"),
+    [
+        (relay.AGENT, relay.CLIENT, "The person's side is gone."),
+        (relay.CLIENT, relay.AGENT, "The agent of its node is gone."),
+    ],
+)
+def test_it_ends_when_the_other_side_is_gone(
+    world: World, cell: Cell, asks: str, gone: str, why: str
+) -> None:
     session, _ = running(world, cell)
-    assert actions.look(session, relay.AGENT)
-    relay.connection().delete(f"cytoplane:session:{session.pk}:client")
-    assert not actions.look(session, relay.AGENT)
-    assert reason(session) == "The person's side is gone."
+    assert actions.look(session, asks)
+    relay.connection().delete(f"cytoplane:session:{session.pk}:{gone}")
+    assert not actions.look(session, asks)
+    assert reason(session) == why
 
 
 def test_a_connection_that_ended_may_come_again_for_a_moment(world: World, cell: Cell) -> None:
@@ -236,14 +245,6 @@ def test_a_connection_that_ended_may_come_again_for_a_moment(world: World, cell:
     assert 0 < left <= relay.LEAVING_SECONDS
     assert actions.look(session, relay.CLIENT)
     assert relay.connection().ttl(f"cytoplane:session:{session.pk}:client") > relay.LEAVING_SECONDS
-
-
-def test_it_ends_when_the_agent_is_gone(world: World, cell: Cell) -> None:
-    session, _ = running(world, cell)
-    assert actions.look(session, relay.CLIENT)
-    relay.connection().delete(f"cytoplane:session:{session.pk}:agent")
-    assert not actions.look(session, relay.CLIENT)
-    assert reason(session) == "The agent of its node is gone."
 
 
 def test_it_ends_when_redis_has_forgotten_it(world: World, cell: Cell) -> None:
