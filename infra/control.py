@@ -193,7 +193,7 @@ def _end_containers(config: Config) -> None:
 def purge(config: Config, say: Progress) -> None:
     """Remove everything of the installation; works on leftovers of any crash."""
     from bpf import loader
-    from dataplane.agent import network
+    from dataplane.agent import network, podman
     from dataplane.builder import limits
 
     if config.home.exists() or config.bpffs.exists() or network.listing(config):
@@ -212,6 +212,7 @@ def purge(config: Config, say: Progress) -> None:
         shutil.rmtree(config.home, ignore_errors=True)
         _unmount(config.home)
         shutil.rmtree(config.home, ignore_errors=True)
+    shutil.rmtree(podman.state_folder(config), ignore_errors=True)
     limits.remove(config)
     launcher.remove(config)
     users.remove(config)

@@ -23,6 +23,12 @@ def folders(config: Config) -> tuple[Path, Path]:
     return config.home / "containers", config.run / "containers"
 
 
+def state_folder(config: Config) -> Path:
+    """What podman knows of what runs. Its usual place is one for all podmans of a machine: whoever resets one
+    of them has all others take their containers for ended. Gone with a reboot, by which podman tells one."""
+    return Path("/run") / config.name
+
+
 def socket_path(config: Config) -> Path:
     return config.run / "agent" / "podman.sock"
 
@@ -42,6 +48,7 @@ events_logger = "none"
 image_default_transport = "docker://"
 no_pivot_root = false
 static_dir = "{folders(config)[0]}/libpod"
+tmp_dir = "{state_folder(config)}/libpod"
 """
 
 

@@ -203,8 +203,6 @@ def node() -> Iterator[Node]:
 
 def _remove(config: Config, loaded: bool) -> None:
     environment = podman.environment(config)
-    # Not `system reset`: that removes what podman keeps in /run of everybody's containers, and others'
-    # podman then takes its own for ended.
     verb = ["rm", "--all", "--force", "--time", "0"]
     subprocess.run([*_base(config), *verb], env=environment, capture_output=True, check=False, timeout=60)
     if not loaded:
@@ -213,7 +211,8 @@ def _remove(config: Config, loaded: bool) -> None:
         network.destroy(config, name, int(name[1:]))
     for mount in (podman.folders(config)[0] / "overlay", podman.folders(config)[0]):
         subprocess.run(["umount", "--lazy", str(mount)], capture_output=True, check=False)
-    subprocess.run(["rm", "-rf", "--one-file-system", str(config.home)], check=False)
+    for left in (config.home, podman.state_folder(config)):
+        subprocess.run(["rm", "-rf", "--one-file-system", str(left)], check=False)
 
 
 __all__ = ["Node", "node", "threading", "until"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dataplane.agent import container, network, replica
-from dataplane.agent.podman import PodmanError
+from dataplane.agent.podman import PodmanError, state_folder
 from tests.dataplane.agent.stage import Node, node, until
 
 pytestmark = pytest.mark.root
@@ -309,6 +309,10 @@ def test_clients_of_a_replica_that_dies_are_told_and_those_of_one_that_is_deaf_i
     worker.stop()
     worker.thread.join(30)
     assert told[2:] == [False]
+
+
+def test_what_podman_knows_of_what_runs_lies_apart_from_other_podmans(machine: Node) -> None:
+    assert (state_folder(machine.config) / "libpod/alive").exists()
 
 
 def test_nothing_is_left_of_what_has_ended(machine: Node) -> None:
