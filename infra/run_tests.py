@@ -27,9 +27,8 @@ GROUPS = {
     "cluster": ("infra/", "dataplane/agent/pods/"),
     "platform": ("", "dataplane/planes/", "dataplane/registry/", "web/", "e2e/"),
 }
-#: What names one of these fixtures is in the group of the cluster, wherever it stands, unless it has an
-#: installation too.
-_NODES = re.compile(r"\b(two_nodes|bare_nodes|pod_plane)\b")
+#: What names one of these fixtures is in the group of the cluster, wherever it stands.
+_NODES = re.compile(r"\b(two_nodes|bare_nodes|pod_plane|engine: Engine)\b")
 #: Network numbers: a run takes its own and the second one after it.
 _NETS, _APART = 16, 4
 _print = threading.Lock()
@@ -46,8 +45,9 @@ def groups() -> dict[str, list[str]]:
             for position, beginning in enumerate(beginnings)
             if own.startswith(beginning)
         )
-        if not own.startswith("e2e/") and _NODES.search(file.read_text()):
-            name, position = "cluster", len(GROUPS["cluster"])
+        if _NODES.search(file.read_text()):
+            # Those of an installation last: they need the nodes without other tests' agents.
+            name, position = "cluster", len(GROUPS["cluster"]) + own.startswith("e2e/")
         found[name].append((position, f"tests/{own}"))
     return {name: [path for _, path in sorted(files)] for name, files in found.items()}
 

@@ -15,9 +15,8 @@ from tests.e2e import installation as module
 from tests.e2e.attacker import FILES, Attacker
 from tests.e2e.engines import Engine
 
-#: Engines of a run. Clusters cost six minutes each, and what a shared one leaves on its nodes must be gone
-#: before a private one comes.
-_WANTED = os.environ.get("CYTOPLANE_E2E_ENGINES", "machine").split(",")
+#: Engines of a run, for work on the tests of one.
+_WANTED = os.environ.get("CYTOPLANE_E2E_ENGINES", ",".join(ENGINES)).split(",")
 
 
 @pytest.fixture(scope="session")

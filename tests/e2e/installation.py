@@ -27,15 +27,17 @@ from tests.cluster import cluster_settings
 from tests.dataplane.internet import servers4
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NET = 12
+#: A number, a folder and ports for each run: of a run's groups, two have an installation at once.
+NET = (int(os.environ.get("CYTOPLANE_TEST_NET", "11")) + 3) % 16
+_PORTS = 10_000 + 1_000 * NET
 #: The run's cluster, whether there is one or not: its nodes find the installation at its first address.
 _CLUSTER: Cluster = cluster_settings()
 CONFIG = Config(
-    home=Path("/var/tmp/cytoplane-e2e"),
+    home=Path(f"/var/tmp/cytoplane-e2e-{NET}"),
     net=NET,
-    portal_port=12000,
-    apps_port=12080,
-    agents_port=12443,
+    portal_port=_PORTS,
+    apps_port=_PORTS + 80,
+    agents_port=_PORTS + 443,
     dns_servers=servers4(NET)[0],
     agents_bind="0.0.0.0",
     agents_names=str(_CLUSTER.link(1)[0].ip),

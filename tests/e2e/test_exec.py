@@ -74,7 +74,10 @@ def sleeping(project: Installation) -> Iterator[subprocess.Popen]:
     """A command that runs until somebody ends it."""
     process = started(project, "web", "--", "python", "-c", MARK)
     assert process.stdout is not None
-    assert process.stdout.readline() == b"here\n", process.stderr
+    said = process.stdout.readline()
+    if said != b"here\n":
+        process.kill()
+        pytest.fail(f"it didn't start: {process.communicate()}")
     assert marked()
     yield process
     process.kill()
@@ -158,6 +161,8 @@ def test_an_agent_that_is_killed_takes_the_command_along(
     code, (_, err) = sleeping.wait(60), sleeping.communicate()
     assert (code, b"agent" in err) == (10, True)
     assert "agent" in ended(project)["reason"]
+    # The next one takes commands again, however long it needs to begin.
+    project.wait(lambda: ran(project, "web", "--", "true")[0] == 0, 120)
 
 
 def test_what_only_the_control_plane_lost_goes_on(sleeping: subprocess.Popen, project: Installation) -> None:

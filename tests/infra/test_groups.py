@@ -26,6 +26,9 @@ def test_what_needs_the_same_is_together() -> None:
     assert "tests/dataplane/agent/test_watch.py" in found["kernel"]
     assert "tests/dataplane/planes/test_units.py" in found["platform"]
     assert found["platform"][-1].startswith("tests/e2e/")
+    # The engines' tests need both a whole installation and the cluster.
+    assert found["cluster"][-1].startswith("tests/e2e/")
+    assert "tests/e2e/test_engines.py" in found["cluster"]
 
 
 @pytest.mark.parametrize("net", range(16))
