@@ -9,10 +9,10 @@ from projects.models import Cell
 
 def locked_cell(cell_id: int) -> Cell:
     """The cell's row with what most work on it needs, locked until the transaction ends."""
-    return (
-        Cell.objects.select_for_update(of=("self",))
-        .select_related("project__tenant", "environment__plane", "serving_release")
-        .get(pk=cell_id)
+    # Apart from what is read with it: after waiting, one query would join the new row with what the old one named.
+    Cell.objects.select_for_update().only("pk").get(pk=cell_id)
+    return Cell.objects.select_related("project__tenant", "environment__plane", "serving_release").get(
+        pk=cell_id
     )
 
 
