@@ -342,8 +342,10 @@ def record_replica_reports(plane: Plane, reports: list[dict[str, Any]]) -> None:
             changed.add(replica.release_id)
         if replica.once:
             once.append(replica.once["run"])
-        replica.phase, replica.detail, replica.restarts = report["phase"], detail, restarts
-        replica.save(update_fields=["phase", "phase_since", "detail", "restarts"])
+        # One that was taken away meanwhile mustn't cost the others what is said of them.
+        Replica.objects.filter(pk=replica.pk).update(
+            phase=report["phase"], phase_since=replica.phase_since, detail=detail, restarts=restarts
+        )
     for run in once:
         tasks.run.enqueue(run)
     if changed:

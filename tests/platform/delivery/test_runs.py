@@ -155,6 +155,24 @@ def test_a_node_cant_speak_of_another_planes_run(world: World, cell: Cell) -> No
     assert advance(run) == State.STARTING
 
 
+def test_what_is_taken_away_during_a_report_costs_no_other_run_its_end(
+    world: World, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled, other = start(world, cell, "job"), start(world, cell, "job")
+    detail = actions._detail
+
+    def meanwhile(report: dict[str, Any]) -> dict[str, Any]:
+        Replica.objects.filter(pk=cancelled.replica_number).delete()
+        return detail(report)
+
+    monkeypatch.setattr(actions, "_detail", meanwhile)
+    ended = {"phase": "ended", "exit_code": 0}
+    actions.record_replica_reports(
+        world.plane, [{"id": f"r{run.replica_number}", **ended} for run in (cancelled, other)]
+    )
+    assert advance(other) == State.SUCCEEDED
+
+
 def test_when_it_began_is_between_when_it_was_asked_for_and_now(world: World, cell: Cell) -> None:
     for claimed in (1.0, 2.0**35, "yesterday"):
         run = start(world, cell, "job")
