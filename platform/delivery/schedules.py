@@ -9,7 +9,7 @@ import logging
 from datetime import datetime, timedelta
 
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from cells.specification import Specification, tasks
@@ -72,7 +72,7 @@ def _begin(cell: Cell, release: Release, name: str, task: Task, when: datetime) 
     try:
         with transaction.atomic():
             _suspended(cell)
-            others = runs.active(cell).filter(workload__component__name=name, kind=Run.Kind.CRON)
+            others = _going(cell, name)
             for other in list(others) if task.concurrency == "replace" else ():
                 runs.stop(other, "It was time for the next one.")
             if task.concurrency == "forbid" and (other := others.first()) is not None:
@@ -85,6 +85,11 @@ def _begin(cell: Cell, release: Release, name: str, task: Task, when: datetime) 
     except CytoplaneError as error:
         reason = error.message
     return _skipped(cell, release, name, task, when, reason)
+
+
+def _going(cell: Cell, name: str) -> QuerySet[Run]:
+    """Runs of its schedule that go on."""
+    return runs.active(cell).filter(workload__component__name=name, kind=Run.Kind.CRON)
 
 
 class _Skipped(Exception):
@@ -142,8 +147,11 @@ def again(run_id: int) -> Run | None:
         return None
     if run.attempt > declared.task.retries:
         return None
+    if declared.task.concurrency != "allow" and _going(cell, name).exists():
+        return None  # of another time, which has come since: it is asked for again while it is lately
     try:
         with transaction.atomic():
+            _suspended(cell)
             return runs.begin(
                 cell,
                 cell.serving_release,

@@ -167,6 +167,31 @@ def test_a_run_that_failed_is_tried_again_as_often_as_declared(world: World, que
     assert Run.objects.count() == 2
 
 
+@pytest.mark.parametrize(("concurrency", "again"), [("forbid", False), ("replace", False), ("allow", True)])
+def test_another_try_goes_beside_the_next_times_run_only_where_that_is_allowed(
+    world: World, concurrency: str, again: bool
+) -> None:
+    served(world, cron(retries=1, concurrency=concurrency))
+    first = schedules.strike(due(timedelta(minutes=7)).pk)
+    assert first is not None and first.scheduled_for is not None
+    assert says(world, first, "ended", exit_code=1) == "failed"
+    Run.objects.update(scheduled_for=first.scheduled_for - timedelta(minutes=5))
+    second = schedules.strike(due().pk)
+    assert second is not None
+    assert (schedules.again(first.pk) is not None) is again
+    says(world, second, "ended", exit_code=0)
+    assert (schedules.again(first.pk) is None) is again, "it is made up for as soon as it can be"
+
+
+def test_a_suspended_tenants_run_isnt_tried_again(world: World) -> None:
+    served(world, cron(retries=1))
+    run = schedules.strike(due().pk)
+    assert run is not None
+    assert says(world, run, "ended", exit_code=1) == "failed"
+    type(world.acme).objects.filter(pk=world.acme.pk).update(state="suspended")
+    assert schedules.again(run.pk) is None
+
+
 def test_what_may_have_run_isnt_tried_again(world: World) -> None:
     served(world, cron(retries=1))
     run = schedules.strike(due().pk)
