@@ -1,7 +1,7 @@
 """Components of kind job: they run once in each deployment of new code or configuration, before anything starts.
 
-One that fails, fails the deployment; what served still serves. Going back and scaling run none: what they
-bring has run them already.
+One that fails, fails the deployment; what served still serves. Scaling runs none, and going back only those of
+a release that never served: what did has run them already.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from delivery.serving import locked_cell
 
 #: Kinds of deployments that bring something for the first time here.
 FRESH = (Deployment.Kind.PUSH, Deployment.Kind.CONFIG, Deployment.Kind.PROMOTION)
+#: Of deployments whose release serves or did.
+SWITCHED = (Deployment.State.SWITCHING, Deployment.State.DRAINING, Deployment.State.LIVE)
 STEP = "jobs"
 
 
 def done(deployment: Deployment, release: Release) -> bool:
     """Whether the release's jobs have ended well; those that haven't begun do. Raises `job-failed`."""
-    names = _names(release) if deployment.kind in FRESH else []
+    names = _names(release) if _fresh(deployment, release) else []
     if not names:
         return True
     newest: dict[str, Run] = {}
@@ -42,6 +44,18 @@ def done(deployment: Deployment, release: Release) -> bool:
     if set(newest) != set(names) or any(run.state != Run.State.SUCCEEDED for run in newest.values()):
         return False
     _step_over(deployment)
+    return True
+
+
+def _fresh(deployment: Deployment, release: Release) -> bool:
+    """Whether it brings something whose jobs haven't run here, as going back to what failed does."""
+    if deployment.kind != Deployment.Kind.ROLLBACK:
+        return deployment.kind in FRESH
+    old = release.rolled_back_from
+    while old is not None:
+        if old.deployments.filter(state__in=SWITCHED).exists():
+            return False
+        old = old.rolled_back_from
     return True
 
 

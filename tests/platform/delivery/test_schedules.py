@@ -256,6 +256,24 @@ def test_a_job_that_fails_fails_the_deployment_with_its_last_lines(world: World)
     assert "no such table" in "".join(deployment.log.values_list("text", flat=True))
 
 
+def test_going_back_to_what_never_served_runs_its_jobs_first(world: World) -> None:
+    cell = world.cell()
+    world.deploy(cell)
+    failed = pushed(world, cell)
+    says(world, Run.objects.get(), "ended", exit_code=3)
+    assert machine.advance(failed.pk) == "failed"
+    back = actions.rollback(acting_user=world.actor(), cell=cell, number=2)
+    assert machine.advance(back.pk) == "starting"
+    run = Run.objects.get(deployment=back)
+    assert not Replica.objects.filter(wanted="run").exists()
+    says(world, run, "ended", exit_code=0)
+    world.finish(back)
+    # Now it has served.
+    world.deploy(cell)
+    world.finish(actions.rollback(acting_user=world.actor(), cell=cell, number=3))
+    assert Run.objects.filter(kind="job").count() == 2
+
+
 def test_a_deployment_that_is_cancelled_ends_its_job(world: World) -> None:
     deployment = pushed(world, world.cell())
     actions.cancel(acting_user=world.actor(), deployment=deployment)
