@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dataplane import reporting
+
 _MOST_BYTES = 256 * 1024
 
 
@@ -43,7 +45,7 @@ def last_lines(file: Path, number: int = 30) -> list[str]:
         parsed = _parse(raw)
         if parsed:
             found.append(parsed[3])
-    return list(found)
+    return reporting.shortened(found)
 
 
 class Tail:

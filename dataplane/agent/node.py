@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from dataplane import addresses, check
+from dataplane import addresses, check, reporting
 from dataplane.agent import (
     edge,
     engines,
@@ -387,12 +387,13 @@ class Agent:
         return self._withheld.waits(report["id"], bool(self._outbox) or tail is None or tail.behind())
 
     def _send_reports(self, replicas: list[dict[str, Any]], node: dict[str, Any] | None = None) -> None:
-        if replicas or node is not None:
-            document: dict[str, Any] = {"replicas": replicas}
-            if node is not None:
+        waiting = list(reporting.portions(replicas)) or ([[]] if node is not None else [])
+        for number, portion in enumerate(waiting, 1):
+            document: dict[str, Any] = {"replicas": portion}
+            if node is not None and number == len(waiting):
                 document |= {"node": node, "load": self._meter.read(self.engine.measured())}
             self.control.post("/agent/report", document)
-            self._sent.update({report["id"]: report for report in replicas})
+            self._sent.update({report["id"]: report for report in portion})
 
     def _send_outbox(self) -> None:
         for _ in range(BATCHES):

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from dataplane import addresses
+from dataplane import addresses, reporting
 from dataplane.agent import healthfile
 from dataplane.agent.state import Damaged, State, load, save
 from dataplane.client import ControlPlane, NotEnrolled, Refused
@@ -168,26 +168,27 @@ class Controller:
         healthfile.write(self.config, self.health(), self.control.enrolled)
         if not (self.lease.held and self.control.enrolled):
             return
-        said = self.places.said()
-        if said:
-            try:
-                self.control.post("/controller/places", {"places": said})
-            except _FAILURES:
-                self.places.again(said)
-                raise
+        self._say(self.places.said())
         known = {report["id"]: report for report in self.places.replicas()}
         fresh = [report for key, report in known.items() if self._sent.get(key) != report]
         self._sent = {key: report for key, report in self._sent.items() if key in known}
-        due = time.monotonic() >= self._health_due
-        if not fresh and not due:
-            return
-        document: dict[str, Any] = {"replicas": fresh}
-        if due:
-            document["node"] = self.health()
-        self.control.post("/agent/report", document)
-        self._sent |= {report["id"]: report for report in fresh}
-        if due:
+        for portion in reporting.portions(fresh):
+            self.control.post("/agent/report", {"replicas": portion})
+            self._sent |= {report["id"]: report for report in portion}
+        # Last: who can't tell how replicas are must look silent, not healthy.
+        if time.monotonic() >= self._health_due:
+            self.control.post("/agent/report", {"node": self.health()})
             self._health_due = time.monotonic() + HEALTH_SECONDS
+
+    def _say(self, said: list[dict[str, Any]]) -> None:
+        waiting = list(reporting.portions(said))
+        try:
+            while waiting:
+                self.control.post("/controller/places", {"places": waiting[0]})
+                waiting.pop(0)
+        except _FAILURES:
+            self.places.again([report for portion in waiting for report in portion])
+            raise
 
     def health(self) -> dict[str, Any]:
         """The controller's own view of itself."""

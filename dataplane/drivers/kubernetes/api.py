@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from dataplane import reporting
 from dataplane.drivers.interface import Denied, DriverError, Rejected, Unreachable
 from dataplane.drivers.kubernetes.budget import Budget
 from dataplane.drivers.kubernetes.kubeconfig import Kubeconfig
@@ -159,7 +160,7 @@ class Api:
         # A node that has lost it says so in the log's place, with a status that says it went well.
         if not response.is_success or response.text.startswith("unable to retrieve container logs"):
             return []
-        return response.text.splitlines()[-lines:]
+        return reporting.shortened(response.text.splitlines()[-lines:])
 
     def create(self, document: Object) -> bool:
         """Make an object; False if there is one already."""
