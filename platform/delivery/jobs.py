@@ -66,15 +66,24 @@ def _names(release: Release) -> list[str]:
 
 def _begin(deployment: Deployment, release: Release, name: str, attempt: int) -> None:
     cell = locked_cell(deployment.cell_id)
-    runs.begin(
-        cell,
-        release,
-        name,
-        kind=Run.Kind.JOB,
-        created_by=deployment.created_by,
-        deployment=deployment,
-        attempt=attempt,
-    )
+    try:
+        runs.begin(
+            cell,
+            release,
+            name,
+            kind=Run.Kind.JOB,
+            created_by=deployment.created_by,
+            deployment=deployment,
+            attempt=attempt,
+        )
+    except CytoplaneError as error:
+        if error.code != "runs-full":
+            raise
+        # Those that go on end, perhaps this deployment's own; the sweep looks again.
+        text = f"The job {name} waits: {error.message}"
+        if not deployment.log.filter(text__contains=text).exists():
+            log.say(deployment, text)
+        return
     log.say(deployment, f"Running the job {name}" + (f", try {attempt}" if attempt > 1 else ""))
     step = deployment.steps.filter(ended_at=None).first()
     if step is not None and step.name != STEP:

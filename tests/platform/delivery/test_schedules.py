@@ -274,6 +274,25 @@ def test_going_back_to_what_never_served_runs_its_jobs_first(world: World) -> No
     assert Run.objects.filter(kind="job").count() == 2
 
 
+def test_jobs_for_which_there_is_no_room_wait_for_it(world: World) -> None:
+    deployment = world.push(world.cell())
+    machine.advance(deployment.pk)
+    names = [f"job{number}" for number in range(runs.MOST_AT_ONCE + 1)]
+    declared = ", ".join(f"{name}: {{kind: job, command: work}}" for name in names)
+    factories.built(deployment, f"components: {{web: {{kind: worker, command: serve}}, {declared}}}")
+    for _ in range(2):
+        assert machine.advance(deployment.pk) == "starting"
+    assert Run.objects.count() == runs.MOST_AT_ONCE
+    said = "".join(deployment.log.values_list("text", flat=True))
+    assert said.count(f"The job {names[-1]} waits: 5 runs go on") == 1
+    says(world, Run.objects.earliest("pk"), "ended", exit_code=0)
+    assert machine.advance(deployment.pk) == "starting"
+    for run in Run.objects.exclude(state="succeeded"):
+        says(world, run, "ended", exit_code=0)
+    world.finish(deployment)
+    assert Run.objects.filter(state="succeeded").count() == len(names)
+
+
 def test_a_deployment_that_is_cancelled_ends_its_job(world: World) -> None:
     deployment = pushed(world, world.cell())
     actions.cancel(acting_user=world.actor(), deployment=deployment)
