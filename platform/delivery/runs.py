@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from cells.provisioning import actions as provisioning
@@ -21,7 +21,7 @@ from controlplane.errors import CytoplaneError
 from dataplane.planes import actions as planes
 from dataplane.planes import numbers, presence
 from delivery import replicas
-from delivery.models import Release, Replica, Run
+from delivery.models import Deployment, Release, Replica, Run
 from projects import quotas
 from projects.models import Cell, Workload
 from tenants.keys import Box
@@ -30,13 +30,13 @@ from tenants.keys import Box
 MOST_AT_ONCE = 5
 #: Until what can't be started is given up; images may be pulled in it.
 START = timedelta(minutes=3)
-#: Nodes end what takes too long themselves; the control plane does where they don't.
-MARGIN = timedelta(seconds=5)
+#: Nodes end what takes too long themselves, with a grace of ten seconds; the control plane does where they don't.
+MARGIN = timedelta(seconds=15)
 #: A replica's last lines may come after its end.
 LINGER = timedelta(seconds=5)
 #: Ended runs of a component that are kept.
 KEPT = 200
-State, Phase = Run.State, Replica.Phase
+State, Phase, ENDED = Run.State, Replica.Phase, Deployment.ENDED
 #: Ends after which a component's other tries are made.
 AGAIN = (State.FAILED, State.TIMED_OUT)
 
@@ -113,6 +113,8 @@ def _changed(cell: Cell) -> None:
 def forget(workload: Workload) -> None:
     """Delete what is older than what is kept of a component's ended runs."""
     old = Run.objects.filter(workload=workload, replica=None).exclude(state__in=Run.ACTIVE)
+    # A deployment that goes on knows by the row that its job has run.
+    old = old.exclude(Exists(Deployment.objects.filter(pk=OuterRef("deployment")).exclude(state__in=ENDED)))
     for pk in old.order_by("-pk").values_list("pk", flat=True)[KEPT:][:1]:
         old.filter(pk__lte=pk).delete()
 
@@ -192,6 +194,8 @@ def _not_started(run: Run, detail: dict[str, Any]) -> None:
         return
     reason = detail.get("reason") or f"it had not begun after {int(START.total_seconds())} s"
     end(run, State.FAILED, f"It couldn't be started: {reason}."[:300])
+    # At once: it mustn't begin after all, beside another try.
+    take_away(run)
 
 
 def _overdue(run: Run) -> None:

@@ -185,7 +185,10 @@ def test_what_takes_too_long_is_ended_and_its_replica_goes(world: World, cell: C
     run = start(world, cell, "sleep", "99", timeout=10)
     says(world, run, "healthy")
     assert advance(run) == State.RUNNING
-    later(run, started_at=timedelta(seconds=16))
+    # Its node asks it to end, waits for ten seconds, and says how it ended.
+    later(run, started_at=timedelta(seconds=22))
+    assert advance(run) == State.RUNNING
+    later(run, started_at=timedelta(seconds=4))
     assert advance(run) == State.TIMED_OUT
     assert run.replica is None
 
@@ -194,7 +197,7 @@ def test_a_run_whose_plane_went_away_is_lost_when_its_time_is_over(world: World,
     run = start(world, cell, "job", timeout=10)
     says(world, run, "healthy")
     Node.objects.update(last_seen_at=timezone.now() - timedelta(hours=1))
-    later(run, started_at=timedelta(seconds=16))
+    later(run, started_at=timedelta(seconds=26))
     assert advance(run) == State.LOST
     assert "offline since" in run.reason
 
@@ -205,6 +208,7 @@ def test_what_cant_be_started_says_why(world: World, cell: Cell) -> None:
     later(run, created_at=runs.START + timedelta(seconds=1))
     assert advance(run) == State.FAILED
     assert "pulling the image failed" in run.reason
+    assert run.replica is None, "it mustn't begin after all"
 
 
 def test_a_lost_wake_up_is_made_up_for_by_the_clock(world: World, cell: Cell, queue: Queue) -> None:

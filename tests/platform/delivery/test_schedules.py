@@ -293,6 +293,22 @@ def test_jobs_for_which_there_is_no_room_wait_for_it(world: World) -> None:
     assert Run.objects.filter(state="succeeded").count() == len(names)
 
 
+def test_a_job_isnt_forgotten_while_its_deployment_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "KEPT", 0)
+    deployment = pushed(world, world.cell())
+    run = Run.objects.get()
+    says(world, run, "ended", exit_code=0)
+    Run.objects.filter(pk=run.pk).update(replica=None)
+    runs.forget(run.workload)
+    machine.advance(deployment.pk)
+    assert Run.objects.count() == 1, "it has run"
+    Deployment.objects.update(state="failed")
+    runs.forget(run.workload)
+    assert not Run.objects.exists()
+
+
 def test_a_deployment_that_is_cancelled_ends_its_job(world: World) -> None:
     deployment = pushed(world, world.cell())
     actions.cancel(acting_user=world.actor(), deployment=deployment)
