@@ -22,6 +22,8 @@ TOKEN_LIFETIME = timedelta(hours=1)
 #: Tokens that a plane's controller gets within an hour: for all its nodes, and for one of them.
 NODE_TOKENS, NODE_TOKENS_EACH = 1000, 10
 _PACE = timedelta(hours=1)
+#: Certificates that a node gets within an hour; it needs one in some days.
+RENEWALS = 20
 #: Who made the tokens that are counted.
 _CONTROLLER = "controller"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -58,6 +60,7 @@ def create_node_token(controller: Node, name: str) -> str:
     if not _NAME.fullmatch(name):
         raise CytoplaneError("invalid", field="name", message="That can't be a node's name.")
     plane = Plane.objects.select_for_update(of=("self",)).select_related("owner").get(pk=controller.plane_id)
+    _standing(controller)
     known = plane.nodes.filter(kind=Node.Kind.AGENT, name=name).first()
     if known and not known.certificates.filter(revoked_at=None).exists():
         # Somebody has closed it: the controller doesn't let it in again behind their back.
@@ -90,19 +93,14 @@ def redeemable(token: str) -> Plane | None:
 @transaction.atomic
 def enrol(token: str, csr_pem: str, name: str, facts: dict) -> tuple[Node, str, str]:
     """(node, certificate, authority), both PEM. A refused name doesn't use the token up."""
-    row = (
-        EnrolmentToken.objects.select_for_update(of=("self",))
-        .select_related("plane__owner")
-        .filter(digest=digest_of(token))
-        .first()
-    )
+    found = EnrolmentToken.objects.filter(digest=digest_of(token))
+    # Two nodes with two tokens at once: the second one sees the first. Planes are locked before all else.
+    _lock_planes(found.values_list("plane_id", flat=True))
+    row = found.select_for_update(of=("self",)).select_related("plane__owner").first()
     if row is None or row.used_at or row.expires_at < timezone.now() or not _NAME.fullmatch(name):
         raise CytoplaneError("enrolment-refused")
     if row.node_name and row.node_name != name:
         raise CytoplaneError("enrolment-refused")
-    if row.plane_id:
-        # Two nodes with two tokens at once: the second one sees the first.
-        Plane.objects.select_for_update().get(pk=row.plane_id)
     if row.plane and row.kind == row.plane.joins_as:
         _only_one(row.plane, row.kind, name)
     node, fresh = Node.objects.update_or_create(
@@ -143,7 +141,31 @@ def _only_one(plane: Plane, kind: str, name: str) -> None:
 @transaction.atomic
 def renew(node: Node, csr_pem: str) -> tuple[str, str]:
     """A fresh certificate; the one before goes on until it ends."""
+    node = _standing(node)
+    ends = timezone.now() + authority.NODE_LIFETIME - _PACE
+    if node.certificates.filter(expires_at__gt=ends).count() >= RENEWALS:
+        raise CytoplaneError("conflict", message=f"{node.name} has {RENEWALS} certificates of this hour.")
     return _certify(node, csr_pem)
+
+
+def _standing(node: Node) -> Node:
+    """The node, locked, if it still is what it was when its certificate was looked at.
+
+    Else whoever was revoked, or replaced by another enrolment, meanwhile would be given a way back in:
+    it only needs a request that is under way at any time.
+    """
+    found = Node.objects.select_for_update(of=("self",)).select_related("plane").filter(pk=node.pk).first()
+    if found is None or found.enrolment != node.enrolment:
+        raise CytoplaneError("certificate-refused")
+    if not found.certificates.filter(revoked_at=None).exists():
+        raise CytoplaneError("certificate-refused")
+    return found
+
+
+def _lock_planes(numbers: Iterable[int | None]) -> None:
+    list(
+        Plane.objects.select_for_update().filter(pk__in=[n for n in numbers if n is not None]).order_by("pk")
+    )
 
 
 def _certify(node: Node, csr_pem: str) -> tuple[str, str]:
@@ -163,10 +185,17 @@ def _certify(node: Node, csr_pem: str) -> tuple[str, str]:
 @transaction.atomic
 def revoke(acting: Actor | str, nodes: Node | Iterable[Node]) -> None:
     """From now on the nodes' certificates open nothing, polls that are open now included."""
-    for node in [nodes] if isinstance(nodes, Node) else nodes:
+    closed = [nodes] if isinstance(nodes, Node) else list(nodes)
+    _lock_planes({node.plane_id for node in closed})
+    for node in closed:
+        # Who is just being given a certificate has it by now, so that it is closed too.
+        Node.objects.select_for_update().filter(pk=node.pk).first()
         node.certificates.filter(revoked_at=None).update(revoked_at=timezone.now())
         tenant = node.plane.owner if node.plane else None
         audit.record(acting, "node.revoke", node, tenant=tenant)
+        if node.plane is not None and node.kind == Node.Kind.CONTROLLER:
+            # It may have kept some for later.
+            unused(node.plane).filter(created_by=_CONTROLLER).update(expires_at=timezone.now())
         if node.plane_id:
             _wake(node.plane_id)
             gateways.changed(node.plane)

@@ -77,10 +77,10 @@ def create(
     if net is not None and not 0 <= net <= HIGHEST_NET:
         raise CytoplaneError("invalid", field="net", message=f"A net is 0 to {HIGHEST_NET}.")
     tenant = Tenant.objects.filter(slug=owner).first() if owner else None
+    if owner and tenant is None:
+        raise not_found("tenant")
     if tenant is None:
         authorise_platform(acting_user)
-        if owner:
-            raise not_found("tenant")
     elif not acting_user.is_platform_admin:
         authorise(acting_user, "manage planes", tenant)
     try:
@@ -127,6 +127,8 @@ def _invite(actor: Actor, plane: Plane, kind: str) -> Invitation:
 def revoke(*, acting_user: Actor, name: str) -> Plane:
     """Close a plane: certificates of all its nodes and tokens that nobody has used. What runs there goes on."""
     plane = owned(acting_user, name)
+    # Its controller may be asking for a token, which is then one of these, or refused.
+    Plane.objects.select_for_update().get(pk=plane.pk)
     enrolment.unused(plane).update(expires_at=timezone.now())
     enrolment.revoke(acting_user, plane.nodes.select_related("plane__owner").order_by("pk"))
     audit.record(acting_user, "plane.revoke", plane, tenant=plane.owner)

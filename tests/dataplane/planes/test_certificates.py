@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from controlplane.errors import CytoplaneError
 from dataplane.planes import enrolment
 from dataplane.planes.models import Certificate, Node
 from tests import factories
@@ -103,6 +104,32 @@ def test_the_certificate_before_a_renewal_goes_on_until_it_ends(bare: Bare) -> N
     enrolment.revoke("somebody", node.node)
     assert asked(node, "POST", "/agent/report", certificate=old) == 401
     assert asked(node, "POST", "/agent/report") == 401
+
+
+def test_a_renewal_that_is_under_way_while_its_node_is_revoked_gets_nothing(bare: Bare) -> None:
+    node = bare.agent()
+    asking = Node.objects.get(pk=node.node.pk)  # its certificate was looked at
+    enrolment.revoke("somebody", node.node)
+    with pytest.raises(CytoplaneError) as caught:
+        enrolment.renew(asking, factories.certificate_request())
+    assert caught.value.code == "certificate-refused"
+    assert not Certificate.objects.filter(revoked_at=None).exists()
+    # Nor by what somebody else enrolled with since.
+    bare.agent()
+    with pytest.raises(CytoplaneError):
+        enrolment.renew(asking, factories.certificate_request())
+    assert Certificate.objects.filter(revoked_at=None).count() == 1
+
+
+def test_a_node_renews_as_often_as_it_needs_to_and_no_more(bare: Bare) -> None:
+    node = bare.agent()
+    answers = [
+        node("POST", "/renew", {"csr_pem": factories.certificate_request()})
+        for _ in range(enrolment.RENEWALS)
+    ]
+    assert [answer.status_code for answer in answers] == [200] * (enrolment.RENEWALS - 1) + [409]
+    Certificate.objects.update(expires_at=timezone.now() + timedelta(days=4))
+    assert node("POST", "/renew", {"csr_pem": factories.certificate_request()}).status_code == 200
 
 
 def test_only_the_post_method_changes_anything(bare: Bare) -> None:

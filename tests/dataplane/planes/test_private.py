@@ -50,6 +50,14 @@ def test_owners_and_platform_admins_make_them_and_nobody_else(world: World) -> N
     refused("name-taken", made, world)
 
 
+def test_nobody_learns_which_tenants_there_are_by_making_a_plane_for_them(world: World) -> None:
+    told = [
+        world.api("owner").post("/planes", {"name": "own", "owner": owner}).json()["error"]
+        for owner in ("globex", "nobody")
+    ]
+    assert told[0]["message"] == told[1]["message"] == "There is no such tenant that you can see."
+
+
 def test_only_the_owners_environments_are_on_it_and_others_cant_tell_that_it_is_there(world: World) -> None:
     made(world)
     foreign = world.actor("owner", "globex")
@@ -182,6 +190,16 @@ def test_a_revoked_node_isnt_let_in_again_by_its_controller(world: World) -> Non
     private.revoke_node(acting_user=world.actor("owner"), number=agent.node.pk)
     answer = node("POST", "/agent/node-token", {"name": "node-a"})
     assert (answer.status_code, answer.json()["error"]["id"]) == (403, "node-revoked")
+
+
+def test_a_controller_that_is_revoked_leaves_no_way_back_in(world: World) -> None:
+    node = controller(world, made(world).plane)
+    kept = node("POST", "/agent/node-token", {"name": "node-a"}).json()["token"]
+    asking = Node.objects.get(pk=node.node.pk)  # its certificate was looked at
+    private.revoke_node(acting_user=world.actor("owner"), number=node.node.pk)
+    refused("enrolment-refused", enrolment.enrol, kept, factories.certificate_request(), "node-a", {})
+    refused("certificate-refused", enrolment.create_node_token, asking, "node-b")
+    assert not enrolment.unused(node.node.plane).exclude(node_name="").exists()
 
 
 SCOPE = [
