@@ -20,7 +20,9 @@ from dataplane.drivers.kubernetes.records import RELEASES
 log = logging.getLogger("cytoplane.controller")
 #: Its name in its plane: there is one, however many pods take turns.
 NAME = "controller"
-SECRET, TOKEN = "plane-controller", "enrol-controller"
+#: Its token's is none that a node could have (``nodes.secret_of``), whatever a node is called: the two would
+#: take each other's, and with it each other's identity.
+SECRET, TOKEN = "plane-controller", "controller-enrolment"
 _FILES = ("client.cert", "client.key", "ca.crt", "identity.json")
 
 

@@ -17,6 +17,7 @@ import pytest
 from cells.provisioning import actions as provisioning
 from cells.provisioning.models import Place
 from dataplane.client import ControlPlane
+from dataplane.controller.identity import TOKEN
 from dataplane.controller.lease import NAME as LEASE
 from dataplane.planes import private, snapshots
 from dataplane.planes.models import Node, Plane
@@ -59,7 +60,7 @@ class Joined:
     def lay(self, token: str) -> None:
         """Where the chart puts it."""
         data = {"token": base64.b64encode(token.encode()).decode()}
-        metadata = {"name": "enrol-controller", "namespace": NAMESPACE}
+        metadata = {"name": TOKEN, "namespace": NAMESPACE}
         with self.cluster.api() as api:
             api.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
 
@@ -135,7 +136,7 @@ def test_a_project_lives_and_ends_on_a_cluster_that_only_dials_out(joined: Joine
     place = bound(joined)
     joined.start("one")
     joined.await_(lambda: joined.controller(), "the controller didn't join")
-    assert "enrol-controller" not in joined.cluster.objects("Secret", NAMESPACE), "the token is gone"
+    assert TOKEN not in joined.cluster.objects("Secret", NAMESPACE), "the token is gone"
     joined.await_(lambda: joined.cluster.namespace(place.location), "the cell has no namespace")
     joined.await_(
         lambda: Place.objects.filter(pk=place.pk, state=Place.State.READY, checked_at__isnull=False).exists(),

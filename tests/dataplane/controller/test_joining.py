@@ -12,6 +12,7 @@ import pytest
 from django.conf import settings
 
 from cells.provisioning.models import Place
+from dataplane.controller.identity import TOKEN
 from dataplane.planes import private
 from dataplane.planes.models import EnrolmentToken
 from infra.config import Config
@@ -51,7 +52,7 @@ def test_the_command_brings_a_controller_that_joins(
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert invitation.token not in done.stdout + done.stderr
-        assert "enrol-controller" in cluster.objects("Secret", NAMESPACE)
+        assert TOKEN in cluster.objects("Secret", NAMESPACE)
         assert "controller" in cluster.objects("Deployment", NAMESPACE, "apps/v1")
         # Nodes of this API server run nothing: the controller's process stands for its pod.
         # It has the rights that the chart gives its account, and no others.
@@ -61,7 +62,7 @@ def test_the_command_brings_a_controller_that_joins(
         joined.start("one")
         joined.await_(joined.controller, "the controller didn't join")
         assert EnrolmentToken.objects.get(plane=invitation.plane).used_at
-        assert "enrol-controller" not in cluster.objects("Secret", NAMESPACE)
+        assert TOKEN not in cluster.objects("Secret", NAMESPACE)
         place = bound(joined)
         joined.await_(
             lambda: Place.objects.filter(pk=place.pk, state=Place.State.READY, revision__gt=0).exists(),

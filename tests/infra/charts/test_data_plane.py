@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dataplane.controller import identity, nodes
 from dataplane.controller.rights import ACCOUNT, ROLE
 from dataplane.drivers.kubernetes import helm
 from dataplane.node import leaving, requests
@@ -307,10 +308,16 @@ def test_gateways_overlap_where_the_cluster_can_do_that(version: str) -> None:
 
 
 def test_the_token_is_a_secret_of_one_use_and_needed_once() -> None:
-    secret = one("Secret", "enrol-controller")
+    secret = one("Secret", identity.TOKEN)
     assert secret["stringData"] == {"token": "cye_example"}
     assert "pre-install" in secret["metadata"]["annotations"]["helm.sh/hook"]
     assert not [o for o in objects("1.31", "--set", "enrolment.token=") if o["kind"] == "Secret"]
+
+
+def test_no_node_has_a_name_by_which_it_would_get_the_controllers_token() -> None:
+    prefix = nodes.secret_of("")
+    assert nodes.secret_of("controller") == f"{prefix}controller"
+    assert not identity.TOKEN.startswith(prefix)
 
 
 def test_a_cluster_that_is_driven_from_elsewhere_has_no_controller_and_none_of_its_rights() -> None:
