@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from dataplane.drivers.interface import DriverError, Rejected
-from dataplane.drivers.kubernetes.api import Api, Object
+from dataplane.drivers.interface import DriverError
+from dataplane.drivers.kubernetes.api import Api, Changed, Object
 from dataplane.drivers.kubernetes.budget import CALL
 
 log = logging.getLogger("cytoplane.controller")
@@ -68,7 +68,7 @@ class Lease:
         document = {"apiVersion": VERSION, "kind": "Lease", "metadata": record["metadata"]}
         try:
             api.replace({**document, "spec": self._spec(changes)})
-        except Rejected as error:
+        except Changed as error:
             # Somebody else was first: the record has another version.
             log.info("the lease isn't taken: %s", error)
             return False

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from dataplane.drivers.interface import CellState, CellStatus, Driver, DriverError, PlacedCell, Quota
 
@@ -21,6 +21,11 @@ WORKERS = 4
 CHECK, GOING, FIRST_RETRY, LAST_RETRY = 120.0, 5.0, 5.0, 300.0
 #: Between two looks at how replicas are: while some aren't well, and otherwise.
 UNWELL, QUIET = 1.0, 15.0
+_T = TypeVar("_T")
+
+
+class NotAnyMore(Exception):
+    """Another controller may work by now, or this one ends: what was begun is left for whoever comes."""
 
 
 @dataclass
@@ -69,6 +74,7 @@ class Places:
         grant: Callable[[PlacedCell], CellStatus | None],
     ) -> None:
         self._driver, self._may, self._grant = driver, may, grant
+        self._stopped = False
         self._places: dict[str, _Place] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="place")
@@ -96,7 +102,7 @@ class Places:
 
     def step(self) -> None:
         """Begin what is due."""
-        if not self._may():
+        if self._stopped or not self._may():
             return
         now = time.monotonic()
         with self._lock:
@@ -113,15 +119,13 @@ class Places:
             digest = place.digest
             location = place.document["location"]
         try:
-            if not self._may():
-                return
-            cell, wanted = place.cell(), place.document["wanted"]
-            driver = self._driver()
-            waiting = self._grant(cell) if wanted else None
-            status = waiting or (_ensured(driver, cell) if wanted else driver.remove(cell))
+            cell = place.cell()
+            status = self._made(cell) if place.document["wanted"] else self._call(self._driver().remove, cell)
             ready = status.state in (CellState.READY, CellState.ABSENT)
             self._done(place, digest, CHECK if ready else GOING)
             self._say(location, _told(status))
+        except NotAnyMore:
+            log.info("%s is left as it is", location)
         except (DriverError, ValueError, LookupError, TypeError) as error:
             passing = isinstance(error, DriverError) and error.passing
             code = error.code if isinstance(error, DriverError) else "rejected"
@@ -137,6 +141,24 @@ class Places:
         finally:
             with self._lock:
                 place.busy = False
+
+    def _made(self, cell: PlacedCell) -> CellStatus:
+        waiting = self._call(self._grant, cell)
+        if waiting is not None:
+            return waiting
+        driver = self._driver()
+        seen = self._call(driver.status, cell)
+        if seen.state == CellState.READY:
+            return seen
+        if seen.state == CellState.DRIFTED:
+            log.warning("%s drifted: %s", cell.location, " ".join(seen.problems))
+        return self._call(driver.ensure, cell)
+
+    def _call(self, call: Callable[[PlacedCell], _T], cell: PlacedCell) -> _T:
+        """One call of the driver's, or what takes as long: the lease is good for one that begins under it."""
+        if self._stopped or not self._may():
+            raise NotAnyMore
+        return call(cell)
 
     def _done(self, place: _Place, digest: str, wait: float, *, failed: bool = False) -> None:
         with self._lock:
@@ -206,18 +228,10 @@ class Places:
             return not any(place.busy or place.looking for place in self._places.values())
 
     def stop(self) -> None:
-        """Wait for what goes on, begin nothing more."""
+        """Wait for the calls that go on, begin nothing more."""
+        self._stopped = True
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._lookers.shutdown(wait=True, cancel_futures=True)
-
-
-def _ensured(driver: Driver, cell: PlacedCell) -> CellStatus:
-    seen = driver.status(cell)
-    if seen.state == CellState.READY:
-        return seen
-    if seen.state == CellState.DRIFTED:
-        log.warning("%s drifted: %s", cell.location, " ".join(seen.problems))
-    return driver.ensure(cell)
 
 
 def _told(status: CellStatus) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dataplane.drivers.kubernetes.kubeconfig import Kubeconfig
 from dataplane.drivers.kubernetes.memory import memory_file
 
 Object = dict[str, Any]
+
 #: What server-side apply knows our fields by.
 MANAGER = "cytoplane"
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
@@ -59,6 +60,10 @@ def path_of(document: Object, *, name: bool = True) -> str:
         parts += ["namespaces", metadata["namespace"]]
     parts += [plural, metadata["name"]] if name else [plural]
     return "/".join(parts)
+
+
+class Changed(Unreachable):
+    """Somebody else changed it since it was read."""
 
 
 class Api:
@@ -215,7 +220,7 @@ def failure(status: int, message: str) -> DriverError:
     if status in (401, 403):
         return Denied(f"The cluster refuses the kubeconfig's credentials: {message}")
     if status == 409:
-        return Unreachable(f"Somebody else changed it at the same time: {message}")
+        return Changed(f"Somebody else changed it at the same time: {message}")
     if status == 429 or status >= 500:
         return Unreachable(f"The cluster can't answer at the moment: {message}")
     return Rejected(f"The cluster refuses the cell: {message}")
