@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from cells.specification.parser import LARGEST_FILE
 from dataplane.drivers.kubernetes import Site
 from dataplane.drivers.kubernetes.driver import CHART, values
 from dataplane.drivers.kubernetes.helm import executable
 from dataplane.drivers.kubernetes.workloads import workload
+from delivery.run_actions import MOST_WORDS
 from tests.cluster import cell
 from tests.dataplane.drivers.test_pods import entry, http
 
@@ -106,6 +108,16 @@ def test_disruption_budgets_are_of_the_api_that_the_cluster_has(version: str, ap
     found = of_kind(example(version), "PodDisruptionBudget")
     assert set(found) == {"keep-web", "keep-jobs"}
     assert {item["apiVersion"] for item in found.values()} == {api}
+
+
+def test_the_longest_command_and_path_that_the_platform_takes_are_taken() -> None:
+    """One that the chart refuses would keep the whole cell from following."""
+    given = copy.deepcopy(EXAMPLE)
+    given["workloads"][0] |= {"command": [f"$(CYTOPLANE_ARGUMENT_{n})" for n in range(MOST_WORDS)]}
+    given["workloads"][0]["probe"]["path"] = path = "/" + "x" * (LARGEST_FILE - 1)
+    container = of_kind(render(given), "Deployment")["r12"]["spec"]["template"]["spec"]["containers"][0]
+    assert len(container["command"]) == MOST_WORDS
+    assert container["readinessProbe"]["httpGet"]["path"] == path
 
 
 def test_users_of_their_own_only_where_they_are_asked_for_and_offered() -> None:
