@@ -8,8 +8,10 @@ import os
 
 from django.core.asgi import get_asgi_application
 
+from controlplane.bodies import bounded
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
-_django = get_asgi_application()
+_django = bounded(get_asgi_application(), for_programs=lambda scope: True)
 
 
 async def application(scope, receive, send) -> None:  # type: ignore[no-untyped-def]

@@ -96,7 +96,8 @@ def test_what_is_too_large_is_refused_before_it_is_read() -> None:
     import asyncio
     import json
 
-    from controlplane.asgi import LARGEST_BODY, application
+    from controlplane.asgi import application
+    from controlplane.bodies import LARGEST_BODY
 
     async def ask(path: str) -> list[dict[str, Any]]:
         sent: list[dict[str, Any]] = []
