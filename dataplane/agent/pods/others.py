@@ -87,7 +87,7 @@ class Others:
         for name, text in texts.items():
             try:
                 said = Said.read(json.loads(text))
-            except (ValueError, TypeError, LookupError, AttributeError) as error:
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
                 log.warning("%s can't be read: %s", name, error)
                 continue
             # A node speaks under its own name only, and nobody else speaks for this one.

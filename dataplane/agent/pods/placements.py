@@ -69,10 +69,10 @@ class Said:
                 _text(pod["namespace"]),
                 v4,
                 v6,
-                float(pod.get("since", 0)),
+                _moment(pod.get("since", 0)),
                 pod.get("serving", True) is True,
             )
-        return cls(node, tuple(str(ipaddress.ip_address(a)) for a in document["addresses"]), pods)
+        return cls(node, tuple(str(_plain(a)) for a in document["addresses"]), pods)
 
 
 def _text(value: Any) -> str:
@@ -84,10 +84,25 @@ def _text(value: Any) -> str:
 def _address(value: Any, version: int) -> str:
     if value == "":
         return ""
-    address = ipaddress.ip_address(_text(value))
+    address = _plain(value)
     if address.version != version:
         raise ValueError(f"{address} isn't of IPv{version}")
     return str(address)
+
+
+def _plain(value: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address that is written in one way: with a zone, or as IPv4 in IPv6, it would be another's and look
+    like nobody's."""
+    address = ipaddress.ip_address(_text(value))
+    if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address.ipv4_mapped):
+        raise ValueError(f"{address} isn't a pod's or a node's")
+    return address
+
+
+def _moment(value: Any) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < 2**53:
+        raise ValueError("a time isn't one")
+    return float(value)
 
 
 def believed(

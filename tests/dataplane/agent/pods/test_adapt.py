@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ipaddress
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from bpf.tables import ALLOW, INGRESS
 from dataplane import addresses
 from dataplane.agent.pods.adapt import adapt, adapted_rules, probes
+from dataplane.agent.pods.others import Others
 from dataplane.agent.pods.placements import Placement, Said, believed
 from dataplane.gateway.files import _serving
 
@@ -190,6 +192,12 @@ def test_what_a_node_publishes_is_read_back_as_it_was() -> None:
         {"uid": 7},
         {"namespace": None},
         {"since": "late"},
+        {"since": float("nan")},
+        {"since": float("inf")},
+        {"since": -1},
+        {"since": 10**400},
+        {"v6": "fd63:c::5%eth0"},
+        {"v6": "::ffff:10.112.128.6"},
         {"v4": None},
     ],
 )
@@ -198,6 +206,23 @@ def test_what_is_damaged_is_not_read(change: dict[str, Any]) -> None:
     whole["pods"]["r1"] |= change
     with pytest.raises((ValueError, TypeError, LookupError)):
         Said.read(whole)
+
+
+@pytest.mark.parametrize("address", ["fd63:c::1%eth0", "::ffff:10.112.128.6", "", 7])
+def test_a_node_has_no_address_that_is_another_ones_in_other_words(address: Any) -> None:
+    whole = said("node1").document() | {"addresses": [address]}
+    with pytest.raises(ValueError):
+        Said.read(whole)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"pods": 1e999}', "[]", "null", "{"])
+def test_what_one_node_says_and_nobody_understands_leaves_the_others_heard(text: str, tmp_path: Path) -> None:
+    good = said("node2", r1=Placement("node2", "u1", PLACE, "10.112.128.5", ""))
+    others = Others(None, "node1", tmp_path / "placements.json", lambda: None)  # type: ignore[arg-type]
+    damaged = json.dumps(said("node3").document() | {"pods": {"r2": {"since": 10**400}}})
+    texts = {"placements-node3": text, "placements-node4": damaged}
+    others._take({**texts, "placements-node2": json.dumps(good.document())}, whole=True)
+    assert others.said() == [good]
 
 
 @pytest.mark.parametrize("name", ["r0", "r01", "x1", "r", "r1\n", "gateway"])
