@@ -78,7 +78,8 @@ def look(cell_id: int) -> Deployment | None:
         component = components.get(name)
         if component is None or component.scaling is None:
             continue
-        if row.looked_at and now - row.looked_at < timedelta(seconds=LEAST_SECONDS):
+        # A look that is to come was before the clock was set back.
+        if row.looked_at and timedelta(0) <= now - row.looked_at < timedelta(seconds=LEAST_SECONDS):
             continue
         decision = _measured(row, component, cell.serving_release)
         if not underway:
@@ -100,7 +101,7 @@ def _failure(cell: Cell) -> str:
     ended = (Deployment.State.FAILED, Deployment.State.CANCELLED)
     if last is None or last.state not in ended or last.created_by != delivery.AUTOSCALING:
         return ""
-    if last.ended_at is None or timezone.now() - last.ended_at > AFTER_FAILURE:
+    if last.ended_at is None or not timedelta(0) <= timezone.now() - last.ended_at <= AFTER_FAILURE:
         return ""
     return f"the last attempt came to nothing: {last.error.get('message', '')}"[:300]
 

@@ -291,3 +291,5 @@ class Schedule(models.Model):
     workload = models.OneToOneField("projects.Workload", on_delete=models.CASCADE, related_name="schedule")
     expression = models.CharField(max_length=100)
     next_at = models.DateTimeField(db_index=True)
+    #: When ``next_at`` was worked out. Where that is to come, the clock has been set back since.
+    set_at = models.DateTimeField(null=True)

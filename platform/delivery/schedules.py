@@ -9,7 +9,7 @@ import logging
 from datetime import datetime, timedelta
 
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from cells.specification import Specification, tasks
@@ -25,6 +25,8 @@ log = logging.getLogger("cytoplane.delivery")
 WHO = "schedule"
 #: So long another try is looked for after a failure; there may be no room for it at once.
 LATELY = timedelta(minutes=10)
+#: Clocks of several workers are never farther apart.
+APART = timedelta(minutes=1)
 
 
 def follow(cell: Cell, release: Release) -> None:
@@ -36,15 +38,16 @@ def follow(cell: Cell, release: Release) -> None:
         expression = crons[workload.component.name]
         known = Schedule.objects.filter(workload=workload).first()
         if known is None or known.expression != expression:
-            next_at = tasks.following(expression, timezone.now())
-            Schedule.objects.update_or_create(
-                workload=workload, defaults={"expression": expression, "next_at": next_at}
-            )
+            now = timezone.now()
+            values = {"expression": expression, "next_at": tasks.following(expression, now), "set_at": now}
+            Schedule.objects.update_or_create(workload=workload, defaults=values)
 
 
 def due() -> list[int]:
-    """Schedules whose time has come."""
-    return list(Schedule.objects.filter(next_at__lte=timezone.now()).values_list("pk", flat=True))
+    """Schedules whose time has come, and those for which the clock was wrong when that was worked out."""
+    now = timezone.now()
+    rows = Schedule.objects.filter(Q(next_at__lte=now) | Q(set_at__gt=now + APART))
+    return list(rows.values_list("pk", flat=True))
 
 
 @transaction.atomic
@@ -52,11 +55,16 @@ def strike(schedule_id: int) -> Run | None:
     """The run of a schedule's last time; None if it isn't time, or somebody else was there first."""
     row = Schedule.objects.select_for_update(skip_locked=True).filter(pk=schedule_id).first()
     now = timezone.now()
-    if row is None or row.next_at > now:
+    if row is None:
         return None
-    when = max(tasks.latest(row.expression, now), row.next_at)
-    row.next_at = tasks.following(row.expression, now)
-    row.save(update_fields=["next_at"])
+    when = row.next_at
+    if when > now and (row.set_at is None or row.set_at <= now + APART):
+        return None
+    row.next_at, row.set_at = tasks.following(row.expression, now), now
+    row.save(update_fields=["next_at", "set_at"])
+    if when > now:
+        return None  # what it missed in that time isn't made up for: nobody knows which
+    when = max(tasks.latest(row.expression, now), when)
     workload = Workload.objects.select_related("component").get(pk=row.workload_id)
     cell, name = locked_cell(workload.cell_id), workload.component.name
     if cell.serving_release is None:

@@ -255,6 +255,12 @@ def test_a_look_that_comes_twice_is_one(world: World, cell: Cell) -> None:
     assert len(Autoscaled.objects.get(workload__component__name="web").history) == 1
 
 
+def test_a_clock_that_was_ahead_keeps_nothing_from_being_looked_at(world: World, cell: Cell) -> None:
+    Autoscaled.objects.update(looked_at=timezone.now() + timedelta(hours=2))
+    report(world, cell, "web", cpu=0.48)
+    assert actions.look(cell.pk) is not None
+
+
 def test_a_cell_that_is_gone_isnt_looked_at(world: World) -> None:
     assert actions.look(10**9) is None
 

@@ -99,6 +99,17 @@ def test_a_time_that_was_struck_already_is_nobodys_again(world: World, cell: Cel
     assert Run.objects.count() == 1
 
 
+def test_a_clock_that_was_ahead_keeps_no_schedule_waiting_for_it(world: World, cell: Cell) -> None:
+    row = Schedule.objects.get()
+    ahead = timezone.now() + timedelta(days=1)
+    Schedule.objects.update(next_at=ahead, set_at=ahead - timedelta(minutes=5))
+    assert schedules.due() == [row.pk]
+    assert schedules.strike(row.pk) is None
+    row.refresh_from_db()
+    assert timezone.now() < row.next_at <= timezone.now() + timedelta(minutes=5)
+    assert schedules.due() == []
+
+
 def test_two_clocks_at_once_make_one_run(committed_world: World) -> None:
     served(committed_world, cron())
     row = due()
