@@ -162,7 +162,8 @@ static inline void forget_socket(struct bpf_sock_ops *ctx)
 	__u32 identity = mark->identity;
 	struct usage *u = map_lookup(usages, &identity);
 	mark->identity = 0;
-	if (u)
+	/* One of an earlier life of the identity isn't in the count. */
+	if (u && u->connections)
 		__sync_fetch_and_add(&u->connections, -1);
 }
 

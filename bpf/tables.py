@@ -8,6 +8,7 @@ What is in force is read back from the maps, so an agent that restarts continues
 from __future__ import annotations
 
 import ipaddress
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bpf import layout, loader
@@ -80,22 +81,20 @@ class Tables(ServiceTables, TrackingTables):
             opened.close()
 
     def configure(self, config: Config) -> None:
-        """Tell the programs the platform's ranges."""
+        """Tell the programs the platform's ranges. Told already, nothing is written: whoever opens the tables
+        beside the agent mustn't turn the generation back."""
         w4, s4, w6, s6 = config.workloads4, config.services4, config.workloads6, config.services6
-        value = layout.CONFIG.pack(
+        ranges = (
             w4.network_address.packed,
             w4.netmask.packed,
             s4.network_address.packed,
             s4.netmask.packed,
             w6.network_address.packed[:8],
             s6.network_address.packed[:8],
-            self._generation(),
         )
-        self._maps["config"].set(_ONLY, value)
-
-    def _generation(self) -> int:
-        current = self._maps["config"].get(_ONLY)
-        return layout.CONFIG.unpack(current)[-1] if current else 0
+        *told, generation = layout.CONFIG.unpack(self._maps["config"].get(_ONLY) or bytes(layout.CONFIG.size))
+        if tuple(told) != ranges:
+            self._maps["config"].set(_ONLY, layout.CONFIG.pack(*ranges, generation))
 
     def _owners_changed(self) -> None:
         """Let the programs look again at who is behind every known flow. After the change, never before."""
@@ -232,7 +231,9 @@ class Tables(ServiceTables, TrackingTables):
         flags = layout.IDENTITY_ABOVE_FLOOR if above_floor else 0
         flags |= _limit_flags(self._maps["limits"].get(key))
         current = self._maps["identities"].get(key)
-        epoch, _, known_flags = layout.IDENTITY.unpack(current) if current else (0, 0, 0)
+        # One that comes back begins where no flow that it had before can be of the same epoch.
+        begin = (secrets.randbits(32), 0, 0)
+        epoch, _, known_flags = layout.IDENTITY.unpack(current) if current else begin
         # Reading the index also removes what a crash left under epochs that aren't in force.
         old_policy, old_external = self._index.get(identity)
         if current and (old_policy, old_external, known_flags) == (wanted, outside, flags):

@@ -68,8 +68,8 @@ static inline int decide(struct __sk_buff *skb, const struct packet *p, struct v
 		initiator = s->initiator;
 		v.rule = s->rule;
 		v.audit = s->audit;
-		int fresh_enough = s->epoch == w->local.epoch && s->remote == w->remote_identity &&
-				   !(s->flags & FLOW_LEARNED);
+		int fresh_enough = s->local == w->local_identity && s->epoch == w->local.epoch &&
+				   s->remote == w->remote_identity && !(s->flags & FLOW_LEARNED);
 		if (!fresh_enough) {
 			v.audit = 0;
 			judge(w, initiator, &v);
@@ -139,29 +139,31 @@ static inline int decide_fragment(struct __sk_buff *skb, const struct packet *p,
 	return TC_ACT_SHOT;
 }
 
-/* An ICMP error passes if it is about a flow that exists. */
+/* An ICMP error passes if it is about a flow that exists and that the rules in force let be: the packet that it
+ * is about has just passed here. What a workload sends goes to that flow's other end and to nobody else, however
+ * far that one may be; what it gets may be a router's. */
 static inline int decide_error(struct __sk_buff *skb, const struct packet *p, struct view *w)
 {
 	struct packet inner = {};
 	struct verdict v = {};
-	v.reason = read_inner(skb, p, &inner);
-	if (!v.reason) {
+	__u32 egress = w->direction == DIRECTION_EGRESS;
+	__u64 now = bpf_ktime_get_ns();
+	v.reason = REASON_ICMP;
+	if (!read_inner(skb, p, &inner)) {
 		struct flow_id id = {};
 		id.protocol = inner.protocol;
-		if (w->direction == DIRECTION_INGRESS) {
-			id.local = inner.source;
-			id.remote = inner.destination;
-			id.local_port = inner.source_port;
-			id.remote_port = inner.destination_port;
-		} else {
-			id.local = inner.destination;
-			id.remote = inner.source;
-			id.local_port = inner.destination_port;
-			id.remote_port = inner.source_port;
+		id.local = egress ? inner.destination : inner.source;
+		id.remote = egress ? inner.source : inner.destination;
+		id.local_port = egress ? inner.destination_port : inner.source_port;
+		id.remote_port = egress ? inner.source_port : inner.destination_port;
+		struct flow_state *s = inner_lookup(w->table, &id);
+		if (s && same(&id.local, &w->id.local) && s->local == w->local_identity &&
+		    s->epoch == w->local.epoch && !is_stale(s, id.protocol, now) &&
+		    (!egress || (same(&id.remote, &w->id.remote) && s->remote == w->remote_identity))) {
+			v.reason = within_limits(w->local_identity, &w->local, w->direction, 0, 0, skb->len, now);
+			if (!v.reason)
+				return TC_ACT_OK;
 		}
-		if (inner_lookup(w->table, &id) && same(&id.local, &w->id.local))
-			return TC_ACT_OK;
-		v.reason = REASON_ICMP;
 	}
 	account(w, w->direction, &v, skb->len);
 	return TC_ACT_SHOT;
@@ -205,19 +207,21 @@ int from_workload(struct __sk_buff *skb)
 	/* Who sends: the address must be this interface's own. */
 	struct owner *o = map_lookup(ipcache, &p.source);
 	__u32 claimed = o && o->ifindex == ifindex ? o->identity : 0;
+	/* Whom a refusal is counted for, which bounds the counts: what the interface is, whatever is claimed. */
+	__u32 whose = claimed ? claimed : e->id;
 	if (reason == REASON_NEIGHBOUR && e->flags & ENDPOINT_FOREIGN && neighbour_from(skb, e, &p))
 		return TC_ACT_OK;
 	if (reason)
-		return refuse(skb, &p, claimed, 0, reason, DIRECTION_EGRESS);
+		return refuse(skb, &p, whose, 0, reason, DIRECTION_EGRESS);
 	if (bpf_skb_load_bytes(skb, 0, macs, 12) < 0)
-		return refuse(skb, &p, claimed, 0, REASON_MALFORMED, DIRECTION_EGRESS);
+		return refuse(skb, &p, whose, 0, REASON_MALFORMED, DIRECTION_EGRESS);
 	if (macs_differ(macs + 6, e->mac) || is_wrong_neighbour(e, macs))
-		return refuse(skb, &p, claimed, 0, REASON_BAD_MAC, DIRECTION_EGRESS);
+		return refuse(skb, &p, whose, 0, REASON_BAD_MAC, DIRECTION_EGRESS);
 	if (!claimed) {
-		/* Reported under what the interface is, with the address that was claimed. */
+		/* Reported with the address that was claimed. */
 		struct verdict v = {};
 		v.reason = REASON_SPOOFED_SOURCE;
-		record(e->id, 0, &p.source, p.destination_port, p.protocol, DIRECTION_EGRESS, &v, skb->len);
+		record(whose, 0, &p.source, p.destination_port, p.protocol, DIRECTION_EGRESS, &v, skb->len);
 		return TC_ACT_SHOT;
 	}
 	w.local_identity = claimed;
@@ -274,10 +278,9 @@ int to_workload(struct __sk_buff *skb)
 	w.generation = c->generation;
 	w.ingress = arrival_of(skb);
 	__u32 reason = read_packet(skb, &p);
-	/* Whom a refusal is counted for, which bounds the counts: others on a bridge may send whatever they like. */
-	__u32 whose = 0;
+	/* Whom a refusal is counted for, which bounds the counts: strangers may send whatever they like. */
+	__u32 whose = e->id;
 	if (e->flags & ENDPOINT_FOREIGN) {
-		whose = e->id;
 		int heard = reason == REASON_NEIGHBOUR ? neighbour_to(skb, &p) : NEIGHBOUR_REFUSED;
 		if (heard == NEIGHBOUR_PASSES)
 			return TC_ACT_OK;

@@ -1,7 +1,8 @@
 /* Counting: who talked to whom, what was refused and why. */
 #pragma once
 
-/* New rows of one identity in a window; what is beyond shares a row for each reason and peer. */
+/* New rows of one identity in a window; what is beyond shares a row for each reason and peer, and so does all of
+ * an identity that isn't known yet. */
 #define MOST_ROWS 1024
 #define ROWS_WINDOW (2 * SECOND)
 
@@ -26,7 +27,7 @@ static inline void record_at(__u32 source, __u32 destination, const struct addre
 			u->rows_since = now;
 			u->rows = 0;
 		}
-		if (u && u->rows >= MOST_ROWS) {
+		if (u ? u->rows >= MOST_ROWS : local != 0) {
 			k.remote.w[0] = k.remote.w[1] = k.remote.w[2] = k.remote.w[3] = 0;
 			k.port = 0;
 			c = map_lookup(edges, &k);

@@ -249,6 +249,22 @@ def test_sockets_of_a_process_that_is_killed_count_no_more(trio) -> None:
     assert comes_true(lambda: connections(laboratory.tables, A) == 0)
 
 
+def test_connections_of_an_earlier_life_are_no_debt(trio) -> None:
+    """An identity that comes back counts from nothing; what it still had open was in another count."""
+    laboratory, a, b, _ = trio
+    limit(laboratory, a=Limit(connections=3))
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(a.connected(b.v4, PORT))
+        laboratory.tables.remove_identity(A)
+        laboratory.allow(("a", "b", PORT, TCP))
+        limit(laboratory, a=Limit(connections=2))
+    # Both ends have closed once the other component counts none.
+    assert comes_true(lambda: connections(laboratory.tables, B) == 0)
+    assert connections(laboratory.tables, A) == 0
+    a.connected(b.v4, PORT).close()
+
+
 def test_counts_are_right_across_another_agent_and_another_version(trio) -> None:
     laboratory, a, b, _ = trio
     limit(laboratory, a=Limit(connections=3))
