@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from contextlib import closing
 
 from bpf.reasons import CODES, REASONS
 from bpf.tables import Flow, Tables
@@ -26,7 +27,8 @@ def take(config: Config, slot: int) -> list[Flow]:
     """Refused calls of a slot since the last time, taken out of the kernel's table."""
     own = addresses.IDENTITY_BUILDS[slot]
     try:
-        flows = Tables(config).drain_flows(lambda source: source == own)
+        with closing(Tables(config)) as tables:
+            flows = tables.drain_flows(lambda source: source == own)
     except OSError as error:
         log.warning("refused calls of slot %s can't be read: %s", slot, error)
         return []
