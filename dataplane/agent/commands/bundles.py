@@ -29,5 +29,5 @@ def find(sandbox: str, name: str, folder: Path = FOLDER) -> Target:
             document = json.loads((entry / "config.json").read_text())
             notes = document.get("annotations") or {}
             if notes.get(_SANDBOX) == sandbox and notes.get(_NAME) == name:
-                return Target(int((entry / "init.pid").read_text()), document)
+                return Target(entry.name, int((entry / "init.pid").read_text()), document)
     raise CantEnter("The replica doesn't run.")

@@ -4,7 +4,7 @@ podman and runc can't: they enter the user namespace first, and may then not ent
 is the node's. Everything else is as they do it. Until the command's first instruction nothing in the container
 may look at this process: it isn't dumpable, and of the node it has no file open.
 
-Inherits a socket whose number is its argument. It reads one document from it (``Order``) and answers with lines:
+Inherits a socket, and the folder in /proc of the container's process; their numbers are its arguments. It reads one document from it (``Order``) and answers with lines:
 ``{"pid"}``, with the terminal's end if there is one, and ``{"error"}`` if the command can't be run.
 """
 
@@ -53,15 +53,29 @@ def _prctl(option: int, first: int = 0, second: int = 0) -> None:
     _call(_libc.prctl(option, ctypes.c_ulong(first), ctypes.c_ulong(second), zero, zero), f"prctl {option}")
 
 
-def _enter(pid: int) -> int:
-    """Enter all namespaces of a process but its user's, whose descriptor is the result."""
+def _enter(process: int) -> int:
+    """Enter all namespaces of a process but its user's, whose descriptor is the result.
+
+    ``process``: its folder in /proc, which is closed: it leads to everything on the node.
+    """
     opened = {
-        name: os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in (*_NAMESPACES, "user")
+        name: os.open(f"ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
+        for name in (*_NAMESPACES, "user")
     }
+    os.close(process)
     for name in _NAMESPACES:
         _call(_libc.setns(opened[name], 0), f"setns {name}")
         os.close(opened[name])
     return opened["user"]
+
+
+def _yield_memory(process: int) -> None:
+    """When the node runs out of memory, be ended no later than the container: its agent is ended last."""
+    own = Path("/proc/self/oom_score_adj")
+    with open(os.open("oom_score_adj", os.O_RDONLY, dir_fd=process)) as file:
+        wanted = int(file.read())
+    if wanted > int(own.read_text()):
+        own.write_text(str(wanted))
 
 
 def _give_up_rights(process: dict[str, Any], user_namespace: int) -> None:
@@ -145,6 +159,8 @@ def _sentence(error: BaseException) -> str:
 def main(arguments: list[str]) -> int:
     control = socket.socket(fileno=int(arguments[0]))
     control.set_inheritable(False)
+    container = int(arguments[1])
+    os.set_inheritable(container, False)
     order = json.loads(control.makefile("rb").readline())
     agent = order["agent"]
     _prctl(_SET_PDEATHSIG, signal.SIGKILL)
@@ -158,8 +174,9 @@ def main(arguments: list[str]) -> int:
     try:
         # Without one of its own, which no container of a cell is, it gets what containers of a machine have.
         filter_ = Filter(order["seccomp"] or seccomp.profile())
-        joining.join(order["pid"], os.getpid())
-        user_namespace = _enter(order["pid"])
+        _yield_memory(container)
+        joining.join(container, os.getpid())
+        user_namespace = _enter(container)
         child = os.fork()
     except (OSError, ValueError, joining.NotPlaced) as error:
         control.sendall(json.dumps({"error": f"It can't be started: {error}."}).encode() + b"\n")

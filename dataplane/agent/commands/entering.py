@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import selectors
 import signal as signals
 import socket
@@ -25,12 +26,11 @@ from infra.config import Config
 
 #: Seconds until a command's first instruction.
 _BEGIN = 15.0
-_CODE = Path(__file__).resolve().parents[3]
-
-
-def _mount_of(pid: int) -> str:
-    """A process's mount namespace."""
-    return str(Path(f"/proc/{pid}/ns/mnt").readlink())
+#: Looks at what a command that has ended printed: as many as the largest pipe that may be made holds pieces.
+_LAST_LOOKS = 1024 * 1024 // LARGEST_PIECE + 8
+#: Seconds between looks at whether input still has a reader, and of silence after which all is read.
+_LOOK = 0.2
+_CODE, _ENTER = Path(__file__).resolve().parents[3], "dataplane.agent.commands.enter"
 
 
 def members(session: int, mount: str) -> list[int]:
@@ -68,10 +68,27 @@ def _folder(config: Config) -> Path:
 
 @dataclass(frozen=True)
 class Target:
-    """A container that runs: the id of its process on the node, and what its runtime was told (OCI)."""
+    """A container that runs: its id, its process's on the node, and what its runtime was told (OCI)."""
 
+    id: str
     pid: int
     specification: dict[str, Any]
+
+    def hold(self) -> int:
+        """Its process's folder in /proc, which stays that one's when its number is another's already.
+
+        Raises ``OSError``, or ``CantEnter`` if the number was another's before: control groups have the
+        container's id, and nothing in it can leave them.
+        """
+        folder = os.open(f"/proc/{self.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with open(os.open("cgroup", os.O_RDONLY, dir_fd=folder)) as file:
+                if self.id and self.id in file.read():
+                    return folder
+            raise CantEnter("The replica doesn't run any more.")
+        except BaseException:
+            os.close(folder)
+            raise
 
 
 class Entered:
@@ -80,9 +97,9 @@ class Entered:
     def __init__(self, config: Config, target: Target, command: Command) -> None:
         """Returns once the command runs. Raises ``CantEnter``."""
         self._tty = command.tty
+        self._killed = False
         order = {
             "agent": os.getpid(),
-            "pid": target.pid,
             "process": target.specification["process"],
             "seccomp": (target.specification.get("linux") or {}).get("seccomp"),
             "words": command.words,
@@ -90,14 +107,23 @@ class Entered:
             "size": command.size,
         }
         try:
-            self.mount = _mount_of(target.pid)
-            self._start(order)
+            process = target.hold()
+            try:
+                self.mount = os.readlink("ns/mnt", dir_fd=process)
+                self._start(order, process)
+            finally:
+                os.close(process)
         except OSError as error:
             raise CantEnter(f"The replica is gone: {error.strerror}.") from None
         self._file = _folder(config) / str(command.session)
-        write_private(self._file, json.dumps({"pid": self.pid, "mount": self.mount}).encode())
+        try:
+            write_private(self._file, json.dumps({"pid": self.pid, "mount": self.mount}).encode())
+        except OSError as error:
+            self.kill()
+            self.close()
+            raise CantEnter(f"The node can't write down what runs: {error.strerror}.") from None
 
-    def _start(self, order: dict[str, Any]) -> None:
+    def _start(self, order: dict[str, Any], process: int) -> None:
         ours, theirs = socket.socketpair()
         # Pipes are of a user who doesn't exist in there; programs that open /dev/stdout by name need the bits.
         pipes = [] if self._tty else [os.pipe() for _ in range(3)]
@@ -108,11 +134,11 @@ class Entered:
         try:
             with theirs:
                 self._child = subprocess.Popen(
-                    [sys.executable, "-m", "dataplane.agent.commands.enter", str(theirs.fileno())],
+                    [sys.executable, "-m", _ENTER, str(theirs.fileno()), str(process)],
                     stdin=streams[0],
                     stdout=streams[1],
                     stderr=streams[2],
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), process],
                     env={"PYTHONPATH": str(_CODE)},
                     cwd="/",
                 )
@@ -161,27 +187,33 @@ class Entered:
             pid = answer.get("pid", pid)
         if not pid or not self._fds:
             raise CantEnter("It ended before it began.")
+        # Whoever else holds the other end may live on and never read: a thread mustn't wait for that.
+        os.set_blocking(self._input, False)
         return pid
 
     # Output.
     def output(self) -> Iterator[tuple[str, bytes]]:
-        """Ends with the command, not with what it may have left running: that is ended with it."""
+        """Ends with the command, not with what it may have left running: that may print for ever."""
+        looks = _LAST_LOOKS
         with selectors.DefaultSelector() as selector:
             for fd, stream in self._outputs.items():
                 selector.register(fd, selectors.EVENT_READ, stream)
-            while selector.get_map():
-                ready = selector.select(0.2)
+            while selector.get_map() and looks:
+                ended = self._child.poll() is not None
+                ready = selector.select(_LOOK)
                 for key, _ in ready:
                     try:
                         data = os.read(key.fd, LARGEST_PIECE)
+                    except BlockingIOError:
+                        continue
                     except OSError:  # A terminal whose other end is closed.
                         data = b""
                     if data:
                         yield key.data, data
                     else:
                         selector.unregister(key.fd)
-                if not ready and self._child.poll() is not None:
-                    return
+                if ended:
+                    looks = looks - 1 if ready else 0
 
     def wait(self) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -190,8 +222,15 @@ class Entered:
 
     # Input.
     def write(self, data: bytes) -> None:
+        waiting = select.poll()
+        waiting.register(self._input, select.POLLOUT)
         while data:
-            data = data[os.write(self._input, data) :]
+            if self._killed:
+                raise BrokenPipeError("it is over")
+            with contextlib.suppress(BlockingIOError):
+                data = data[os.write(self._input, data) :]
+                continue
+            waiting.poll(_LOOK * 1000)
 
     def close_input(self) -> None:
         if not self._tty:
@@ -211,6 +250,7 @@ class Entered:
                 os.killpg(self.pid, getattr(signals, f"SIG{name}"))
 
     def kill(self) -> None:
+        self._killed = True
         end_all(self.pid, self.mount)
         self._file.unlink(missing_ok=True)
 
@@ -220,10 +260,11 @@ class Entered:
         self._close()
 
     def _close(self) -> None:
-        for fd in self._fds:
+        # The numbers may be others' at once.
+        fds, self._fds, self._input = self._fds, [], -1
+        for fd in fds:
             with contextlib.suppress(OSError):
                 os.close(fd)
-        self._fds, self._input = [], -1
 
 
 def clear(config: Config) -> None:

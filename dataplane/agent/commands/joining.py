@@ -34,9 +34,9 @@ def of(pid: int, proc: Path = Path("/proc"), mounts: Path | None = None) -> list
     return found
 
 
-def join(pid: int, other: int) -> None:
-    """Put process ``other`` where ``pid`` is. Raises ``OSError`` or ``NotPlaced``."""
-    folders = of(pid)
+def join(process: int, other: int) -> None:
+    """Put process ``other`` where another one is, by its open folder in /proc. Raises ``OSError`` or ``NotPlaced``."""
+    folders = of(process, Path("/proc/self/fd"), Path("/proc/self/mountinfo"))
     if not folders:
         raise NotPlaced("the replica is in no control group")
     for folder in folders:

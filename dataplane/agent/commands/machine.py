@@ -18,6 +18,8 @@ def find(config: Config, replica: str) -> Target:
         found = Podman(config).inspect(container.name_of(config, replica))
         if found is None or not found["State"].get("Running") or not found["State"].get("Pid"):
             raise CantEnter("The replica doesn't run.")
-        return Target(int(found["State"]["Pid"]), json.loads(Path(found["OCIConfigPath"]).read_text()))
+        return Target(
+            found["Id"], int(found["State"]["Pid"]), json.loads(Path(found["OCIConfigPath"]).read_text())
+        )
     except (PodmanError, OSError, KeyError, ValueError) as error:
         raise CantEnter(f"The node can't look at the replica: {error}"[:300]) from None

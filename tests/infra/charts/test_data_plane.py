@@ -26,7 +26,7 @@ _NEWER = ["admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"]
 #: What may be added to a container that drops all capabilities, and nothing else.
 AGENT = {"BPF", "CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_ADMIN", "NET_RAW", "PERFMON", "SYS_ADMIN"}
 #: What it has beyond these where people may run commands in pods.
-COMMANDS = {"KILL", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", "SYS_PTRACE"}
+COMMANDS = {"KILL", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", "SYS_PTRACE", "SYS_RESOURCE"}
 LAUNCHER = {"SETGID", "SETPCAP", "SETUID", "SYS_ADMIN"}
 
 Object = dict[str, Any]

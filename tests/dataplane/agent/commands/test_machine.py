@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,3 +195,105 @@ def test_what_cant_be_started_is_told_in_a_sentence(stage: Node, replica: dict[s
         assert str(error.value) == sentence
     with pytest.raises(CantEnter, match="doesn't run"):
         Run(stage, {"id": "r1"}, "id")
+
+
+def test_who_goes_on_printing_after_the_commands_end_keeps_nobody(
+    stage: Node, replica: dict[str, Any]
+) -> None:
+    """What made itself a session of its own outlives the command; the agent doesn't read it for ever."""
+    forever = "while True: print('x' * 1000, flush=True)"
+    program = f"""
+import os, subprocess, sys, time
+subprocess.Popen([{PYTHON!r}, "-I", "-c", {forever!r}], start_new_session=True)
+time.sleep(0.3)
+print("last", file=sys.stderr)
+sys.exit(4)
+"""
+    run = python(stage, replica, program)
+    assert run.end() == 4
+    assert run.said["err"] == b"last\n"
+
+
+def test_all_that_was_printed_before_the_end_is_read(stage: Node, replica: dict[str, Any]) -> None:
+    """As much as the largest pipe holds, by a command that doesn't wait for its reader."""
+    program = """
+import fcntl, os
+fcntl.fcntl(1, 1031, 1024 * 1024)
+os.set_blocking(1, False)
+os.write(1, b"x" * 1024 * 1024)
+"""
+    run = python(stage, replica, program)
+    assert run.end() == 0
+    assert len(run.said["out"]) == 1024 * 1024
+
+
+def test_input_that_nobody_reads_keeps_no_thread(stage: Node, replica: dict[str, Any]) -> None:
+    """Somebody who lives on holds its other end."""
+    program = f"""
+import subprocess
+subprocess.Popen([{PYTHON!r}, "-I", "-c", "import time; time.sleep(600)"], start_new_session=True)
+print("here", flush=True)
+"""
+    run = python(stage, replica, program)
+    refused: list[OSError] = []
+
+    def write() -> None:
+        try:
+            run.process.write(b"x" * 1_000_000)
+        except OSError as error:
+            refused.append(error)
+
+    typing = threading.Thread(target=write, daemon=True)
+    typing.start()
+    assert run.end() == 0
+    typing.join(10)
+    assert not typing.is_alive()
+    assert refused
+
+
+def test_a_number_that_is_anothers_by_now_isnt_entered(stage: Node, replica: dict[str, Any]) -> None:
+    target = machine.find(stage.config, replica["id"])
+    with subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            with pytest.raises(CantEnter, match="doesn't run any more"):
+                entering.Entered(
+                    stage.config,
+                    dataclasses.replace(target, pid=other.pid),
+                    Command(1, replica["id"], ["id"], False, (1, 1)),
+                )
+        finally:
+            other.kill()
+
+
+def test_a_command_that_cant_be_written_down_isnt_left_running(
+    stage: Node, replica: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody would follow it, or end it."""
+    begun: list[entering.Entered] = []
+
+    def full(_file: Path, _data: bytes) -> None:
+        frame = sys._getframe(1)
+        begun.append(frame.f_locals["self"])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(entering, "write_private", full)
+    with pytest.raises(CantEnter, match="No space left"):
+        python(stage, replica, SLEEP)
+    assert entering.members(begun[0].pid, begun[0].mount) == []
+
+
+def test_it_is_ended_no_later_than_the_replica_when_memory_runs_out(
+    stage: Node, replica: dict[str, Any]
+) -> None:
+    """The agent is protected from that, the more so on Kubernetes; what it begins isn't."""
+    state = stage.state(replica)
+    assert state is not None
+    place = Path(f"/proc/{state['Pid']}/oom_score_adj")
+    before = place.read_text()
+    place.write_text("321")
+    try:
+        run = python(stage, replica, "print(open('/proc/self/oom_score_adj').read())")
+        assert run.end() == 0
+        assert run.said["out"].strip() == b"321"
+    finally:
+        place.write_text(before)
