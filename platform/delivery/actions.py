@@ -41,6 +41,9 @@ def _queue(cell: Cell, **fields: Any) -> Deployment:
         waiting.error_code = error.code
         waiting.error = {"id": error.code, "message": error.message, "next": error.next}
         waiting.save()
+        Build.objects.filter(deployment=waiting).update(
+            state=Build.State.CANCELLED, ended_at=waiting.ended_at
+        )
         log.say(waiting, error.message)
     deployment = Deployment.objects.create(cell=cell, **fields)
     tasks.advance.enqueue(deployment.pk)

@@ -8,12 +8,14 @@ from django.utils import timezone
 
 from controlplane.celery import app
 from delivery import machine, runs, schedules
-from delivery.git import repository, storage
-from delivery.models import Build, Deployment, Push
+from delivery.git import leftovers, repository, storage
+from delivery.models import Deployment, Push
 from projects import hosts
 from projects.models import Project
 
 ATTACHED = timedelta(seconds=8)
+#: Long after who pushed, or who was woken at the end, would have moved a branch.
+UNMOVED = timedelta(minutes=1)
 
 
 @app.task(name="delivery.advance")
@@ -58,15 +60,18 @@ def sweep() -> None:
     """Look at everything that is underway: a wake-up may have been lost with a worker or with Redis."""
     for pk in Deployment.objects.exclude(state__in=Deployment.ENDED).values_list("pk", flat=True):
         advance.apply_async((pk,))
+    for pk in _unmoved():
+        finish_push.apply_async((pk,))
     hosts.give_back()
-    old = timezone.now() - timedelta(days=1)
-    done = (
-        Build.objects.filter(ended_at__lt=old).exclude(archive="").select_related("deployment__cell__project")
+    leftovers.forget_sources()
+
+
+def _unmoved() -> list[int]:
+    """Deployments that serve and whose branch nobody has moved for long: the wake-up may have been lost."""
+    left = Push.objects.filter(moved_by=Push.Mover.NOBODY, deployment__state=Deployment.State.LIVE)
+    return list(
+        left.filter(attached_at__lt=timezone.now() - UNMOVED).values_list("deployment", flat=True)[:100]
     )
-    for build in done[:50]:
-        repository.forget(build.deployment.cell.project, build.archive)
-        build.archive = ""
-        build.save(update_fields=["archive"])
 
 
 @app.task(name="delivery.finish_push")
@@ -102,4 +107,5 @@ def pack_repository(project_id: int) -> None:
 @app.task(name="delivery.pack_repositories")
 def pack_repositories() -> None:
     """Pack repositories again that pushes have scattered, in another order each time."""
+    leftovers.remove_strangers()
     storage.pack_scattered(Project.objects.order_by("?").iterator())

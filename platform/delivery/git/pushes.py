@@ -76,17 +76,21 @@ def begin(
         raise CytoplaneError("source-rejected", reason="a push deploys one branch at a time")
     for cell, branch, old, new in deploying:
         archive = repository.store(path, new, quarantine)
-        repository.keep(path, new, archive, quarantine)
-        deployment = actions.start_push(
-            acting_user=received.actor,
-            cell=cell,
-            branch=branch,
-            old=old,
-            new=new,
-            summary=repository.summary(path, new, quarantine),
-            archive=archive,
-            waits=waits,
-        )
+        try:
+            repository.keep(path, new, archive, quarantine)
+            deployment = actions.start_push(
+                acting_user=received.actor,
+                cell=cell,
+                branch=branch,
+                old=old,
+                new=new,
+                summary=repository.summary(path, new, quarantine),
+                archive=archive,
+                waits=waits,
+            )
+        except Exception:
+            repository.forget(received.project, archive)
+            raise
         received.deployment = deployment.pk
 
 
