@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -30,10 +31,12 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass
 class Note:
-    """What is known of a run. ``boot``: of the machine, as it was begun in; ``phase`` "" while it goes on."""
+    """What is known of a run. ``boot``: of the machine, as it was begun in; ``up``: seconds since then, which no
+    clock that is set changes; ``phase`` "" while it goes on."""
 
     boot: str = ""
     begun: float = 0.0
+    up: float = 0.0
     phase: str = ""
     exit_code: int | None = None
     reason: str = ""
@@ -99,7 +102,7 @@ class RunWorker(ReplicaWorker):
             return None
         if self._stopping.is_set():
             return None
-        note = Note(boot=_boot(), begun=time.time())
+        note = Note(boot=_boot(), begun=time.time(), up=_up())
         try:
             container.open_output(self._podman.init(name))
         except PodmanError as error:
@@ -115,6 +118,12 @@ class RunWorker(ReplicaWorker):
     def _keep(self, note: Note) -> None:
         self._file.parent.mkdir(mode=0o700, exist_ok=True)
         write_private(self._file, json.dumps(note.__dict__).encode())
+        # Its name too has to outlast a power cut before anything is started.
+        descriptor = os.open(self._file.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _follow(self, note: Note) -> None:
         """Until it ends, or has to."""
@@ -134,11 +143,12 @@ class RunWorker(ReplicaWorker):
                 self._exited(note, self._settled(name, state))
                 return
             self._set("healthy")
-            if time.time() - note.begun > limit:
+            passed = _up() - note.up if note.up else time.time() - note.begun
+            if passed > limit:
                 self._podman.stop(name, int(self.endpoint["process"]["stop_grace"]))
                 self._exited(note, (self._podman.inspect(name) or {"State": {}})["State"], timed_out=True)
                 return
-            self._stopping.wait(_OFTEN if time.time() - note.begun < _BEGINNING else _SELDOM)
+            self._stopping.wait(_OFTEN if passed < _BEGINNING else _SELDOM)
 
     def _exited(self, note: Note, state: dict[str, Any], *, timed_out: bool = False) -> None:
         # The log's writer may be a moment behind the process.
@@ -170,6 +180,10 @@ class RunWorker(ReplicaWorker):
         if document["phase"] == "ended" and (note := read(self._file)) is not None and note.timed_out:
             document["timed_out"] = True
         return document
+
+
+def _up() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _boot() -> str:

@@ -134,7 +134,8 @@ class Machine:
 
     def tidy(self, document: Mapping[str, Any]) -> None:
         """Take away images that nothing runs any more, and notes of runs that nobody asks about."""
-        once.forget(self.config, [endpoint["id"] for endpoint in document["endpoints"]])
+        # What still ends here needs its note, lest it be begun anew.
+        once.forget(self.config, [*self.workers, *(endpoint["id"] for endpoint in document["endpoints"])])
         wanted = {endpoint["process"]["image"] for endpoint in document["endpoints"]}
         try:
             images.prune(podman.Podman(self.config), wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from dataplane.agent import container, network, once
-from dataplane.agent.podman import PodmanError
+from dataplane.agent.engines.machine import Machine
+from dataplane.agent.podman import Podman, PodmanError
 from dataplane.client import ControlPlane
 from tests.dataplane.agent.stage import Node, node, until
 
@@ -150,6 +152,37 @@ def test_what_takes_too_long_is_ended(machine: Node) -> None:
     made.stop()
 
 
+def test_a_clock_that_is_set_ends_nothing(machine: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = wanted(machine, COUNT.format(seconds=2, code=0))
+    made = worker(machine, endpoint)
+    until(lambda: made.status.phase == "healthy")
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 3600)
+    until(lambda: made.status.phase == "ended")
+    report = made.report()
+    assert (report["exit_code"], report.get("timed_out")) == (0, None)
+    made.stop()
+
+
+def test_a_note_is_on_the_disk_by_its_name_before_anything_starts(
+    machine: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, start = os.fsync, Podman.start
+
+    def synced(descriptor: int) -> None:
+        done.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Podman, "start", lambda self, name: (done.append("start"), start(self, name)))
+    made = worker(machine, wanted(machine, COUNT.format(seconds=0, code=0)))
+    until(lambda: made.status.phase == "ended")
+    begin = done.index("start")
+    assert str(once.folder(machine.config)) in done[:begin]
+    made.stop()
+
+
 def test_a_program_that_isnt_there_is_said_at_once(machine: Node) -> None:
     endpoint = wanted(machine, "")
     endpoint["process"]["command"] = ["no-such-program", "x"]
@@ -158,6 +191,19 @@ def test_a_program_that_isnt_there_is_said_at_once(machine: Node) -> None:
     assert made.report()["exit_code"] == 127
     assert "no-such-program" in made.report()["reason"]
     made.stop()
+
+
+def test_the_note_of_what_is_about_to_end_stays(machine: Node) -> None:
+    engine = Machine(
+        machine.config, ControlPlane(machine.config.agent_dir, "https://localhost:1"), lambda: None
+    )
+    folder = once.folder(machine.config)
+    folder.mkdir(exist_ok=True)
+    (folder / "r7").write_text("{}")
+    engine.workers["r7"] = None  # type: ignore[assignment]
+    engine.tidy({"endpoints": []})
+    assert (folder / "r7").exists()
+    once.forget(machine.config, [])
 
 
 def test_notes_that_nobody_asks_about_are_taken_away(machine: Node) -> None:
