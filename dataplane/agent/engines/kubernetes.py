@@ -38,7 +38,8 @@ SWEEP_SECONDS = 1.0
 LOOK_SECONDS = 2.0
 #: How often what the cluster knows of this node is asked for again.
 NODE_SECONDS = 60.0
-#: So long a pod keeps its network that desired state doesn't have any more: it is about to be deleted.
+#: So long a pod keeps its network that desired state doesn't have any more, or not as what it is by now: it is
+#: about to be deleted.
 UNWANTED_SECONDS = 60.0
 
 
@@ -294,17 +295,23 @@ class Kubernetes:
     def _sweep_loop(self) -> None:
         node_due = time.monotonic() + NODE_SECONDS
         look_due = 0.0
+        #: Uids of pods that aren't what desired state wants, whatever they were let in as.
+        altered: set[str] = set()
         while True:
             time.sleep(SWEEP_SECONDS)
             try:
                 self.local.sweep(self.kernel)
-                self.local.settle(self.kernel, self.admission.wanted(), UNWANTED_SECONDS)
+                others = {replica for replica, pod in self.local.pods().items() if pod.uid in altered}
+                wanted = {r: entry for r, entry in self.admission.wanted().items() if r not in others}
+                self.local.settle(self.kernel, wanted, UNWANTED_SECONDS)
                 if time.monotonic() >= node_due or self._node_problem or self.others.unheard:
                     self._look_at_node()
                     node_due = time.monotonic() + NODE_SECONDS
                     self._published = None  # whoever took it away takes nothing
                 if time.monotonic() >= look_due and self.local.pods():
-                    self.local.observe(self.cluster.pods_on(self.config.node))
+                    seen = self.cluster.pods_on(self.config.node)
+                    self.local.observe(seen)
+                    altered = self.admission.altered(seen)
                     look_due = time.monotonic() + LOOK_SECONDS
                 self.publish()
                 self._publish_problem = ""

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Admission:
         self.moves, self._reached = 0, -1
         #: Namespace → its pods that wait for desired state.
         self._waiting: Counter[str] = Counter()
+        #: Uids of pods that were found to be others by now.
+        self._altered: set[str] = set()
         #: One pod of a replica at a time.
         self._busy: set[str] = set()
 
@@ -65,6 +67,28 @@ class Admission:
     def wanted(self) -> dict[str, dict[str, Any]]:
         with self._change:
             return dict(self._wanted) if self._reached >= 0 else {r: {} for r in self._local.pods()}
+
+    def altered(self, seen: Iterable[Mapping[str, Any]]) -> set[str]:
+        """Of this node's pods, by their uids, those that aren't any more what was let in, or that nobody has
+        ever heard of. ``seen``: all replicas that the cluster knows of on this node."""
+        known = {pod["metadata"]["uid"]: pod for pod in seen}
+        found = set()
+        for replica, endpoint in self.wanted().items():
+            own = self._local.get(replica)
+            if own is None or not endpoint:
+                continue
+            pod = known.get(own.uid)
+            why = (
+                verify.altered(pod, endpoint, verify.images_of(self._config, endpoint))
+                if pod is not None
+                else "the cluster doesn't know it as a replica"
+            )
+            if why:
+                found.add(own.uid)
+                if own.uid not in self._altered:
+                    log.warning("pod %s isn't any more what was let in as %s: %s", own.name, replica, why)
+        self._altered = found
+        return found
 
     # What the plugin asks.
     def answer(self, question: dict[str, Any]) -> str | None:

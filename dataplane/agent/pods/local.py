@@ -213,7 +213,7 @@ class Local:
             over = {replica for replica, since in self._unwanted.items() if now - since >= seconds}
             closing, opening = over - self._closed, self._closed - self._unwanted.keys()
             for replica in closing:
-                log.warning("%s still runs and desired state doesn't have it: it is closed", replica)
+                log.warning("%s still runs and desired state doesn't have it as it is: it is closed", replica)
                 pod = self._pods[replica]
                 kernel.release_pod(replica)
                 kernel.backend_left(replica, pod.identity, pod.pair)

@@ -16,6 +16,8 @@ from dataplane.agent.pods.placements import REPLICA
 from infra.config import Config
 
 LABEL = "cytoplane.dev/replica"
+#: Where a node's proxy is asked: by which port doesn't say what an image is.
+_PROXY = re.compile(r"\A127\.0\.0\.1:[0-9]+/", re.ASCII)
 _REFERENCE = re.compile(r"t[0-9]+/p[0-9]+@sha256:[0-9a-f]{64}", re.ASCII)
 
 
@@ -50,6 +52,24 @@ def refusal(pod: Mapping[str, Any], endpoint: Mapping[str, Any], images: Iterabl
         if container.get("image") not in allowed:
             return f"desired state doesn't name the image of container {name} for {replica}"
     return confined.refusal(metadata, spec, containers(spec))
+
+
+def altered(pod: Mapping[str, Any], endpoint: Mapping[str, Any], images: Iterable[str]) -> str:
+    """Why a pod that was let in isn't any more what it was then, as a sentence; "" while it is, or is ending.
+
+    Of a pod that runs, images can be changed, containers added and labels rewritten, and its network is made
+    but once. What was started first has ended.
+    """
+    if pod["metadata"].get("deletionTimestamp"):
+        return ""
+    if replica_of(pod) != endpoint["id"]:
+        return f"the pod says no more that it is {endpoint['id']}"
+    lasting = [each for each in pod["spec"].get("initContainers") or [] if each.get("restartPolicy")]
+    running = {**pod["spec"], "initContainers": lasting}
+    known = {_PROXY.sub("", image) for image in images}
+    named = {str(each.get("image")) for each in containers(running)}
+    same = {image for image in named if _PROXY.sub("", image) in known}
+    return refusal({**pod, "spec": running}, endpoint, same)
 
 
 def containers(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -135,6 +135,19 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     return Desk(tmp_path)
 
 
+def test_a_pod_that_is_changed_after_it_was_let_in_is_found_out(desk: Desk) -> None:
+    desk.desire("r1")
+    made = desk.cluster.add("r1-a", "r1")
+    assert desk.ask("r1-a") is None
+    assert desk.admission.altered([made]) == set()
+    assert desk.admission.altered([desk.cluster.add("r1-b", "r1")]) == {"u-r1-a"}, "it hides from who looks"
+    made["spec"]["containers"][0] = {**made["spec"]["containers"][0], "image": "somebody/else:1"}
+    assert desk.admission.altered([made]) == {"u-r1-a"}
+    desk.document = {"endpoints": []}
+    desk.admission.in_force(desk.document, desk.admission.moves)
+    assert desk.admission.altered([made]) == set(), "what isn't wanted is closed in any case"
+
+
 def test_a_replicas_pod_is_let_in_and_told_to_the_others(desk: Desk) -> None:
     desk.desire("r1")
     desk.cluster.add("r1-a", "r1")

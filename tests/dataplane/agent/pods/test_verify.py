@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dataplane.agent.pods.verify import images_of, refusal, replica_of
+from dataplane.agent.pods.verify import altered, images_of, refusal, replica_of
 from infra.config import Config
 from tests.dataplane.agent.pods.shapes import CONFINED, USER
 
@@ -54,6 +54,45 @@ def why(given: dict[str, Any], endpoint: dict[str, Any] = ENDPOINT) -> str:
 def test_a_replica_with_its_image_and_the_platforms_check_may_run() -> None:
     assert replica_of(pod()) == "r1"
     assert why(pod()) == ""
+
+
+def test_a_pod_that_runs_is_what_it_was_let_in_as_whatever_port_its_images_are_asked_at() -> None:
+    assert altered(pod(), ENDPOINT, IMAGES) == ""
+    other = images_of(Config(home=Path("/nowhere"), registry_port=5100), ENDPOINT)
+    assert altered(pod(), ENDPOINT, other) == "", "the first container has ended"
+    going = pod(containers=[])
+    going["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "labels": {}}
+    assert altered(going, ENDPOINT, IMAGES) == ""
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        NAMED[:-1] + "b",
+        NAMED.replace("t1/", "t2/"),
+        f"10.0.0.1:5001/{IMAGE}",
+        IMAGE.replace("/", "/127.0.0.1:5001/"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["containers", "ephemeralContainers"])
+def test_another_image_or_container_than_it_was_let_in_with_makes_it_another(kind: str, image: str) -> None:
+    given = pod()
+    more = {
+        "name": "app" if kind == "containers" else "debug",
+        "image": image,
+        "securityContext": dict(CONFINED),
+    }
+    given["spec"][kind] = [more]
+    assert "doesn't name the image" in altered(given, ENDPOINT, IMAGES)
+
+
+def test_a_container_with_more_rights_that_is_added_and_another_label_make_it_another() -> None:
+    given = pod(ephemeralContainers=[{"name": "debug", "image": NAMED}])
+    assert "container debug" in altered(given, ENDPOINT, IMAGES)
+    for label in ({}, {"cytoplane.dev/replica": "r2"}):
+        given = pod()
+        given["metadata"]["labels"] = label
+        assert altered(given, ENDPOINT, IMAGES) == "the pod says no more that it is r1"
 
 
 def test_images_are_named_as_pods_name_them() -> None:
