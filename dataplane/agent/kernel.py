@@ -136,6 +136,7 @@ class Kernel(PodTables):
     # The platform's own namespaces.
     def ensure_platform(self) -> None:
         """Namespaces of gateway, resolver, index proxy and builds, with their policy."""
+        network.sweep(self._tables)
         platform = compile_topology(platform_topology(self.config))
         for identity, entry in platform.identities.items():
             if identity not in self._tables.identities():

@@ -9,6 +9,7 @@ thing by which interfaces are recognised as ours.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,7 @@ __all__ = [
     "release_foreign",
     "remove_host",
     "set_platform",
+    "sweep",
     "sweep_neighbours",
 ]
 
@@ -259,6 +261,16 @@ def destroy(config: Config, name: str, number: int) -> None:
     subprocess.run(["ip", "link", "del", outside], capture_output=True, check=False)
     if path_of(config, name).exists() and not _made_before(config, name):
         subprocess.run(["ip", "netns", "del", full_name(config, name)], capture_output=True, check=False)
+
+
+def sweep(tables: Tables) -> None:
+    """Forget interfaces that are gone: of an agent that was killed between telling the tables and bringing one
+    up, the next makes another."""
+    for ifindex in tables.endpoints():
+        try:
+            socket.if_indextoname(ifindex)
+        except OSError:
+            tables.remove_endpoint(ifindex)
 
 
 def listing(config: Config) -> list[str]:
