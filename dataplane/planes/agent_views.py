@@ -152,10 +152,13 @@ async def desired(request: HttpRequest) -> HttpResponse:
 
 
 def _without_secrets(document: dict[str, Any]) -> dict[str, Any]:
-    """Desired state for agents of a cluster: they start nothing, so they get no environment."""
+    """Desired state for agents of a cluster: they start nothing, so they get no environment and no words."""
     for unit in document["units"].values():
         for endpoint in unit["endpoints"]:
-            endpoint["process"]["environment"] = {}
+            process = endpoint["process"]
+            process["environment"] = {}
+            if process.get("sealed"):
+                process["command"] = None
     return document
 
 

@@ -192,9 +192,10 @@ def _building(deployment: Deployment) -> None:
     elif build.state == Build.State.CLAIMED and now - (build.heartbeat_at or now) > BUILDER_SILENCE:
         if build.attempt >= BUILD_ATTEMPTS:
             raise CytoplaneError("builder-lost")
-        log.say(deployment, "The builder went away; another attempt begins")
-        Build.objects.filter(pk=build.pk).update(state=Build.State.WAITING, node=None)
-        publish.wake_builders()
+        lost = Build.objects.filter(pk=build.pk, state=Build.State.CLAIMED, heartbeat_at=build.heartbeat_at)
+        if lost.update(state=Build.State.WAITING, node=None):
+            log.say(deployment, "The builder went away; another attempt begins")
+            publish.wake_builders()
 
 
 def make_release(deployment: Deployment, result: dict) -> Release:
@@ -387,7 +388,8 @@ def fail(deployment: Deployment, error: CytoplaneError) -> None:
     """End a deployment that hasn't switched: what it started goes, what served still serves."""
     cell = deployment.cell
     jobs.stop(deployment)
-    if deployment.release_id:
+    # One that waits has started nothing: what is on its way of the same release is another's.
+    if deployment.release_id and deployment.state != State.QUEUED:
         rows = list(
             Replica.objects.filter(release=deployment.release, wanted=Replica.Wanted.RUN).select_related(
                 "plane", "workload__component"

@@ -246,11 +246,16 @@ def test_secrets_go_to_the_controller_and_not_to_the_agents(
 ) -> None:
     world = committed_world
     plane = made(world).plane
-    unit = {"endpoints": [{"id": "r1", "process": {"environment": {"KEY": "hunter2"}}}]}
+    served = {"id": "r1", "process": {"environment": {"KEY": "hunter2"}, "command": ["serve"]}}
+    # What a run is called with may be secret too.
+    run = {"id": "r2", "process": {"environment": {}, "sealed": True, "command": ["login", "hunter3"]}}
+    unit = {"endpoints": [served, run]}
     monkeypatch.setattr(snapshots, "newest", lambda *_: {"units": {"1": unit}, "generation": 1})
     assert world.builder()("GET", "/agent/desired").status_code == 401
-    assert b"hunter2" in controller(world, plane)("GET", "/agent/desired").content
-    assert b"hunter2" not in world.agent(plane)("GET", "/agent/desired").content
+    told = controller(world, plane)("GET", "/agent/desired").content
+    assert b"hunter2" in told and b"hunter3" in told
+    told = world.agent(plane)("GET", "/agent/desired").content
+    assert b"hunter" not in told and b'"serve"' in told
 
 
 def test_a_controller_speaks_of_its_own_places_only(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from controlplane.errors import CytoplaneError
 from delivery import actions, machine
@@ -92,3 +93,23 @@ def test_a_result_after_the_end_changes_nothing(world: World) -> None:
     Build.objects.update(state=Build.State.CANCELLED)
     actions.finish_build(build, result)
     assert (Build.objects.get().state, Build.objects.get().result) == ("cancelled", {})
+
+
+def test_a_result_that_comes_just_when_the_builder_is_given_up_counts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment, build, result = claimed(world)
+    silent = timezone.now() - 2 * machine.BUILDER_SILENCE
+    Build.objects.filter(pk=build.pk).update(heartbeat_at=silent)
+    look = machine._building
+
+    def late(row: Deployment) -> None:
+        assert row.build.state == Build.State.CLAIMED
+        actions.finish_build(build, result)
+        look(row)
+
+    monkeypatch.setitem(machine._STEPS, State.BUILDING, late)
+    assert machine.advance(deployment.pk) == State.BUILDING
+    monkeypatch.undo()
+    assert Build.objects.get(pk=build.pk).state == Build.State.DONE
+    assert machine.advance(deployment.pk) == State.STARTING

@@ -77,6 +77,19 @@ def test_scaling_up_adds_replicas_and_down_drains_them(world: World) -> None:
     assert not Replica.objects.exists()
 
 
+def test_a_change_that_is_cancelled_while_it_waits_takes_nothing_from_the_one_before(world: World) -> None:
+    cell = world.cell()
+    world.deploy(cell, TWO)
+    first = actions.scale(acting_user=world.actor(), cell=cell, numbers={"web": 4})
+    advance(first)
+    starting = set(Replica.objects.filter(wanted="run").values_list("pk", flat=True))
+    assert len(starting) == 2
+    second = actions.scale(acting_user=world.actor(), cell=cell, numbers={"web": 5})
+    actions.cancel(acting_user=world.actor(), deployment=second)
+    assert advance(second) == State.CANCELLED
+    assert starting == set(Replica.objects.filter(wanted="run").values_list("pk", flat=True))
+
+
 @pytest.mark.parametrize(
     ("numbers", "code"),
     [({"web": -1}, "invalid"), ({"web": 51}, "invalid"), ({"api": 1}, "not-found"), ({"web": 50}, "quota")],
