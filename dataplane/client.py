@@ -24,6 +24,8 @@ from cryptography.x509.oid import NameOID
 log = logging.getLogger("cytoplane.client")
 #: The certificate is renewed after this part of its life.
 RENEW_AFTER = 2 / 3
+#: So long a request waits for an answer: longer than any question that waits for news.
+SILENCE_SECONDS = 40.0
 
 
 class NotEnrolled(RuntimeError):
@@ -167,7 +169,7 @@ class ControlPlane:
             if self._client is None:
                 context = ssl.create_default_context(cafile=str(self.authority))
                 context.load_cert_chain(str(self.certificate), str(self.key))
-                self._client = httpx.Client(base_url=self.base, verify=context, timeout=40)
+                self._client = httpx.Client(base_url=self.base, verify=context, timeout=SILENCE_SECONDS)
             return self._client
 
     @staticmethod
@@ -185,13 +187,15 @@ class ControlPlane:
         except (ValueError, KeyError, TypeError):
             raise Refused(f"the control plane answered {answer.status_code}", answer.status_code) from None
 
-    def post(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
-        """Raises ``Refused`` or an ``httpx.HTTPError``."""
-        return self._document(self._open().post(path, json=document))
+    def post(
+        self, path: str, document: dict[str, Any], *, timeout: float = SILENCE_SECONDS
+    ) -> dict[str, Any]:
+        """Raises ``Refused`` or an ``httpx.HTTPError``, also after ``timeout`` seconds of silence."""
+        return self._document(self._open().post(path, json=document, timeout=timeout))
 
-    def get(self, path: str, **parameters: Any) -> dict[str, Any] | None:
+    def get(self, path: str, *, timeout: float = SILENCE_SECONDS, **parameters: Any) -> dict[str, Any] | None:
         """The document, or None for 204 and 304."""
-        answer = self._open().get(path, params=parameters)
+        answer = self._open().get(path, params=parameters, timeout=timeout)
         return None if answer.status_code in (204, 304) else self._document(answer)
 
     def download(self, path: str, target: Path) -> None:

@@ -20,8 +20,14 @@ log = logging.getLogger("cytoplane.agent")
 WAIT_SECONDS = 5
 #: So long the control plane may be away before what runs for somebody is ended: he can't be told any more.
 AWAY_SECONDS = 15.0
+#: And so long one answer may take: a network that swallows everything is noticed in time, too.
+_SILENCE_SECONDS = 8.0
 #: Seconds until what finds no room is tried again, and between signs of life while input isn't read.
 _FULL_SECONDS, _HOLD_SECONDS = 0.05, 1.0
+#: Seconds between tries to tell the end.
+_END_SECONDS = 1.0
+#: The control plane has no such session for this node any more.
+_UNKNOWN = (401, 403, 404)
 #: Pieces of input that wait for the process.
 _WAITING = 16
 
@@ -88,12 +94,12 @@ class Session:
         """Until there is room for it; what nobody wants any more is dropped."""
         while not self._over.is_set():
             try:
-                answer = self._control.post(f"{self._path}/output", piece)
+                answer = self._control.post(f"{self._path}/output", piece, timeout=_SILENCE_SECONDS)
                 self._reached = time.monotonic()
                 if answer.get("taken"):
                     return
             except Refused as error:
-                if error.final or error.status in (401, 404):
+                if error.final or error.status in _UNKNOWN:
                     return
             except (httpx.HTTPError, OSError):
                 pass
@@ -106,11 +112,7 @@ class Session:
         while not (self._ended.is_set() or self._over.is_set()):
             try:
                 full = self._input.full()
-                answer = self._control.get(
-                    f"{self._path}/input", after=last, wait=WAIT_SECONDS, hold=int(full)
-                )
-                self._reached = time.monotonic()
-                assert answer is not None
+                answer = self._input_after(last, WAIT_SECONDS, hold=full)
                 if answer["over"]:
                     break
                 last = answer["last"]
@@ -119,20 +121,31 @@ class Session:
                 if full:
                     self._ended.wait(_HOLD_SECONDS)
             except Refused as error:
-                if error.status in (401, 403, 404):
+                if error.status in _UNKNOWN:
                     break
                 self._ended.wait(0.5)
             except (httpx.HTTPError, OSError):
                 self._ended.wait(0.5)
-            if time.monotonic() - self._reached > AWAY_SECONDS:
-                self._why = "The control plane couldn't be reached from the node."
-                break
-            if time.monotonic() > self._until:
-                self._why = "Its time is over."
+            if self._must_end():
                 break
         self._over.set()
         if not self._ended.is_set():
             process.kill()
+
+    def _input_after(self, last: int, wait: float, *, hold: bool) -> dict[str, Any]:
+        answer = self._control.get(
+            f"{self._path}/input", after=last, wait=wait, hold=int(hold), timeout=_SILENCE_SECONDS
+        )
+        self._reached = time.monotonic()
+        return answer or {"over": True}
+
+    def _must_end(self) -> bool:
+        """Whether nobody can be told of it any more."""
+        if time.monotonic() - self._reached > AWAY_SECONDS:
+            self._why = "The control plane couldn't be reached from the node."
+        elif time.monotonic() > self._until:
+            self._why = "Its time is over."
+        return bool(self._why)
 
     def _take(self, process: Process, piece: dict[str, Any]) -> None:
         """Signals overtake what is typed; the answer has fewer pieces than fit twice."""
@@ -141,18 +154,16 @@ class Session:
         elif size := piece.get("size"):
             process.resize(*size)
         else:
-            while not (self._ended.is_set() or self._over.is_set()):
+            while not (self._ended.is_set() or self._over.is_set() or self._must_end()):
                 with contextlib.suppress(queue.Full):
                     self._input.put(piece, timeout=0.5)
                     return
-                if time.monotonic() - self._reached > AWAY_SECONDS / 2:
+                if time.monotonic() - self._reached > _HOLD_SECONDS:
                     self._sign_of_life()
 
     def _sign_of_life(self) -> None:
         with contextlib.suppress(Refused, httpx.HTTPError, OSError):
-            answer = self._control.get(f"{self._path}/input", hold=1)
-            self._reached = time.monotonic()
-            if answer is not None and answer["over"]:
+            if self._input_after(0, 0, hold=True)["over"]:
                 self._over.set()
 
     def _type(self, process: Process) -> None:
@@ -170,12 +181,15 @@ class Session:
 
     def _end(self, code: int | None, reason: str) -> None:
         document = {"exit_code": code, "reason": reason}
-        for _ in range(5):
+        until = time.monotonic() + AWAY_SECONDS
+        while time.monotonic() < until:
             try:
-                self._control.post(f"{self._path}/end", document)
+                self._control.post(f"{self._path}/end", document, timeout=_SILENCE_SECONDS)
                 return
-            except Refused:
-                return
+            except Refused as error:
+                if error.final or error.status in _UNKNOWN:
+                    return
             except (httpx.HTTPError, OSError):
-                time.sleep(1)
+                pass
+            time.sleep(_END_SECONDS)
         log.warning("session %s has ended; the control plane sees it by our silence", self._command.session)
