@@ -12,8 +12,12 @@ from dataplane.resolver.upstream import BROKEN
 #: Octets of an answer over UDP for who doesn't say what it takes, and at most.
 SMALLEST_UDP, LARGEST_UDP = 512, 1232
 LARGEST_TCP = 65535
+#: Octets of a question at most, and records beside it (EDNS among them): everybody waits while one is read.
+LONGEST_QUERY, MOST_BESIDE = 1232, 4
 #: RFC 8914: prohibited.
 PROHIBITED = 18
+#: Up to the numbers of its records: questions, answers, authorities, others.
+_HEADER = struct.Struct("!4x4H")
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,12 @@ class Query:
 
 
 def read(data: bytes) -> Query | None:
-    """The question; None of what isn't one."""
+    """The question; None of what isn't one, or isn't worth the time."""
+    if not _HEADER.size <= len(data) <= LONGEST_QUERY:
+        return None
+    questions, *beside = _HEADER.unpack_from(data)
+    if questions != 1 or sum(beside) > MOST_BESIDE:
+        return None
     try:
         record = DNSRecord.parse(data)
     except BROKEN:

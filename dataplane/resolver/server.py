@@ -15,6 +15,7 @@ from dataplane.resolver import lessons, selfcheck
 from dataplane.resolver.answers import Answers
 from dataplane.resolver.denials import Denials
 from dataplane.resolver.external import External
+from dataplane.resolver.pace import Pace
 from dataplane.resolver.replies import Query
 from dataplane.resolver.table import Table
 from dataplane.resolver.upstream import Upstream
@@ -35,9 +36,9 @@ def answer(table: Table, asker: str, data: bytes, denials: Denials | None = None
 
 class _Udp(asyncio.DatagramProtocol):
     def __init__(
-        self, refresh: Callable[[], None], answers: Answers, agent: lessons.Agent | None = None
+        self, refresh: Callable[[], None], answers: Answers, pace: Pace, agent: lessons.Agent | None = None
     ) -> None:
-        self._refresh, self._answers, self._agent = refresh, answers, agent
+        self._refresh, self._answers, self._pace, self._agent = refresh, answers, pace, agent
         self._tasks: set[asyncio.Task[None]] = set()
         #: Who is being checked: one check of an asker at a time.
         self._checked: set[str] = set()
@@ -46,6 +47,8 @@ class _Udp(asyncio.DatagramProtocol):
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr) -> None:  # type: ignore[no-untyped-def]
+        if not self._pace.admits(addr[0]):
+            return
         self._refresh()
         response = self._answers.at_once(addr[0], data)
         if isinstance(response, bytes):
@@ -92,6 +95,7 @@ async def serve(
     connected: Counter[str] = Counter()
     upstream = upstream or Upstream()
     answers = Answers(table, denials, External(upstream, agent) if agent else None)
+    pace = Pace()
 
     def refresh() -> None:
         table.refresh()
@@ -108,6 +112,8 @@ async def serve(
                 while True:
                     size = await asyncio.wait_for(reader.readexactly(2), _TCP_IDLE)
                     data = await asyncio.wait_for(reader.readexactly(int.from_bytes(size)), _TCP_IDLE)
+                    if not pace.admits(asker):
+                        break
                     refresh()
                     response = answers.at_once(asker, data, tcp=True)
                     if isinstance(response, Query):
@@ -125,11 +131,12 @@ async def serve(
     for address in addresses:
         # The next version listens beside this one for a moment.
         await loop.create_datagram_endpoint(
-            lambda: _Udp(refresh, answers, agent), local_addr=(address, port), reuse_port=True
+            lambda: _Udp(refresh, answers, pace, agent), local_addr=(address, port), reuse_port=True
         )
         await asyncio.start_server(tcp, address, port, reuse_port=True)
     while True:
         refresh()
+        pace.tidy()
         denials.send()
         if agent is not None:
             await agent.report(_problem(upstream))

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from dnslib import EDNS0, QTYPE, RCODE, RR, A, DNSHeader, DNSQuestion, DNSRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.resolver import server
+from dataplane.resolver import pace, replies, server
 from dataplane.resolver.denials import Denials
 from dataplane.resolver.server import answer, serve
 from dataplane.resolver.table import Table, _Content
@@ -222,6 +223,26 @@ def test_what_isnt_one_question_gets_no_answer(table: Table) -> None:
         assert answer(table, WEB, data) is None
 
 
+@pytest.mark.parametrize("shape", ["records", "questions", "options"])
+def test_nobody_waits_for_who_sends_a_large_question(table: Table, shape: str) -> None:
+    """One message of 64 KiB would take a third of a second of everybody's."""
+    name = b"\x01a" * 126 + b"\x00"
+    one = name + b"\x00\x01\x00\x01"
+    header = "!HHHHHH"
+    if shape == "records":
+        record = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x01\x00\x04\x01\x02\x03\x04"
+        data = struct.pack(header, 1, 0x100, 1, 4000, 0, 0) + one + record * 4000
+    elif shape == "questions":
+        data = struct.pack(header, 1, 0x100, 250, 0, 0, 0) + one * 250
+    else:
+        option = b"\x00\x00\x29\x04\xd0\x00\x00\x00\x00" + struct.pack("!H", 64000)
+        data = struct.pack(header, 1, 0x100, 1, 0, 0, 1) + one + option + bytes(64000)
+    begun = time.process_time()
+    assert answer(table, WEB, data) is None
+    assert answer(table, WEB, data[: replies.LONGEST_QUERY]) is None
+    assert time.process_time() - begun < 0.05
+
+
 def test_other_operations_than_queries_arent_implemented(table: Table) -> None:
     for operation in (1, 2, 4, 5):
         update = DNSRecord(DNSHeader(opcode=operation), q=DNSQuestion("api"))
@@ -309,6 +330,25 @@ def test_what_is_sent_in_pieces_or_in_vain_disturbs_nobody(port: int) -> None:
         for place in range(1, len(whole)):
             slow.sendall(whole[place : place + 1])
         assert addresses(DNSRecord.parse(receive(slow))) == ["10.65.0.9"]
+
+
+def test_one_asker_cant_take_all_the_time(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "RATE", 0.001)
+    monkeypatch.setattr(pace, "BURST", 3)
+    query = DNSRecord.question("api").pack()
+    whole = struct.pack("!H", len(query)) + query
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(0.5)
+        for _ in range(10):
+            client.sendto(query, (WEB, port))
+        for _ in range(3):
+            client.recv(4096)
+        with pytest.raises(TimeoutError):
+            client.recv(4096)
+    with socket.create_connection((WEB, port), timeout=5) as client:
+        client.sendall(whole)
+        assert client.recv(2) == b""
+    assert DNSRecord.parse(udp(port, query, source=OTHER)).header.rcode == RCODE.NXDOMAIN
 
 
 def test_one_asker_cant_take_all_connections(port: int) -> None:
