@@ -13,7 +13,9 @@ from tests.bpf.laboratory import Laboratory
 pytestmark = pytest.mark.root
 
 
-def test_an_agent_forgets_what_one_before_told_the_tables_and_never_brought_up(laboratory: Laboratory) -> None:
+def test_an_agent_forgets_what_one_before_told_the_tables_and_never_brought_up(
+    laboratory: Laboratory,
+) -> None:
     """Killed in the middle of a start: the next makes another interface, under another number."""
     tables = laboratory.tables
     gone, stays = (laboratory.workload(name, 300 + n, 1024 + n) for n, name in enumerate(("gone", "stays")))
