@@ -29,7 +29,8 @@ def node_state(node: Node, plane: Plane | None) -> str:
 def problems(node: Node) -> list[str]:
     """Why a node is unhealthy, in its own words; they are untrusted, so they stay text."""
     health = node.health if isinstance(node.health, dict) else {}
-    raw = health.get("problems") or []
+    said = health.get("problems") or []
+    raw = said if isinstance(said, list) else [said]
     found = [str(p.get("message", p) if isinstance(p, dict) else p)[:300] for p in raw][:20]
     if not found and health.get("health") not in (None, "", "ok", "healthy", True):
         found = [f"It reports itself as {str(health.get('health'))[:60]}."]
@@ -50,10 +51,9 @@ class NodeRow:
         facts = self.node.facts if isinstance(self.node.facts, dict) else {}
         told = health.get("facts")
         told = told if isinstance(told, dict) else {}
-        versions = health.get("versions") or told.get("versions") or facts.get("versions") or {}
-        found = (
-            [(str(k)[:40], str(v)[:80]) for k, v in versions.items()] if isinstance(versions, dict) else []
-        )
+        said = health.get("versions") or told.get("versions") or facts.get("versions")
+        versions = said if isinstance(said, dict) else {}
+        found = [(str(k)[:40], str(v)[:80]) for k, v in versions.items()]
         for key in ("kernel", "podman", "os"):
             if key in facts and key not in versions:
                 found.append((key, str(facts[key])[:80]))

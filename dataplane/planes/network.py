@@ -61,6 +61,9 @@ def _said(plane: Plane) -> dict[int, int]:
     for node in plane.nodes.filter(kind=Node.Kind.AGENT):
         raw = node.health.get("connections") if isinstance(node.health, dict) else None
         for identity, number in raw.items() if isinstance(raw, dict) else ():
-            if identity.isascii() and identity.isdigit() and type(number) is int and number >= 0:
+            # Identities have 32 bits; Python refuses to read numbers of thousands of digits.
+            if not (len(identity) <= 10 and identity.isascii() and identity.isdigit()):
+                continue
+            if type(number) is int and number >= 0:
                 total[int(identity)] = total.get(int(identity), 0) + number
     return total

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import Any
 
+import pytest
 from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
@@ -82,3 +84,17 @@ def test_revoking_asks_for_the_name(world: World) -> None:
     assert node.certificates.filter(revoked_at=None).exists()
     client.post(f"{PAGE}/revoke", {"plane": "own", "confirm": "own"})
     assert not node.certificates.filter(revoked_at=None).exists()
+
+
+@pytest.mark.parametrize("said", [5, True, "broken", {"message": "broken"}, [[]], [{"message": []}], 0.5])
+@pytest.mark.parametrize("where", ["problems", "versions", "counters", "facts", "edge", "health"])
+def test_what_a_node_says_of_itself_takes_nobody_a_page(world: World, where: str, said: Any) -> None:
+    plane = Plane.objects.create(name="own", engine="machine", owner=world.acme)
+    NodeClient.enrolled(Node.Kind.AGENT, plane, "node-1")
+    Environment.objects.filter(tenant=world.acme).update(plane=plane)
+    Node.objects.update(last_seen_at=timezone.now(), health={where: said}, facts={"kernel": 1, where: said})
+    admin = factories.client()
+    admin.force_login(world.admin)
+    for client, pages in ((admin, ("/admin/planes", "/admin/edge")), (owner(world), (PAGE, "/acme"))):
+        for page in pages:
+            assert client.get(page).status_code == 200, page

@@ -114,7 +114,13 @@ def test_open_connections_are_the_nodes_word_and_only_numbers_count(world: World
         "connections_per_second": 5000, "connections": 40, "connections_open": None,
     }  # fmt: skip
     identity = workload(world).identity
-    words: list[Any] = [{str(identity): 7, "x": 1}, {str(identity): 5}, {str(identity): "9"}, [], None]
+    words: list[Any] = [
+        {str(identity): 7, "x": 1, "9" * 5000: 1},
+        {str(identity): 5},
+        {str(identity): "9"},
+        [],
+        None,
+    ]
     for number, said in enumerate(words):
         Node.objects.create(
             plane=world.plane, kind=Node.Kind.AGENT, name=f"n{number}", health={"connections": said}
