@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 from django.db import IntegrityError, transaction
+from django.db.models import Count, Sum
+from django.db.models.functions import Length
 
 from cells.provisioning import actions as provisioning
 from cells.specification import Specification
@@ -32,6 +34,9 @@ from tenants.policy import Actor, authorise
 DEFAULT_ENVIRONMENTS = {"staging": (0, "staging"), hosts.PRODUCTION: (1, "main")}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
 LARGEST_VALUE = 32 * 1024
+#: Of all variables of a cell together: each process gets them, each release keeps them, and a cluster's
+#: secret holds no more than 1 MiB.
+MOST_VARIABLES, LARGEST_CONFIGURATION = 1000, 512 * 1024
 #: Given by the platform to every process.
 RESERVED_VARIABLES = frozenset({"PORT", "CYTOPLANE_COMPONENT", "CYTOPLANE_RELEASE"})
 
@@ -190,6 +195,8 @@ def set_variables(
     changed = {key: value for key, value in changed.items() if value}
     if not changed:
         return False
+    if values:
+        _fits(cell)
     cell.config_version += 1
     cell.save(update_fields=["config_version"])
     audit.record(acting_user, "config.change", cell, tenant=tenant, changes=changed)
@@ -225,6 +232,18 @@ def _validate_variable(name: str, value: str) -> None:
             "invalid",
             field=name,
             message=f"The value of `{name}` is larger than 32 KiB or holds a zero byte.",
+        )
+
+
+def _fits(cell: Cell) -> None:
+    """Raise `invalid` if the cell's variables are too many, or too large together."""
+    found = cell.variables.aggregate(number=Count("pk"), size=Sum(Length("sealed")))
+    if found["number"] > MOST_VARIABLES or found["size"] > LARGEST_CONFIGURATION:
+        raise CytoplaneError(
+            "invalid",
+            field="the variables",
+            message=f"A cell has at most {MOST_VARIABLES} variables, "
+            f"{LARGEST_CONFIGURATION // 1024} KiB together.",
         )
 
 
