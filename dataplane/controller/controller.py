@@ -1,7 +1,8 @@
 """The controller's loops: hold the lease, follow desired state, make places, say how they are.
 
-Only the holder of the lease works. Without its control plane it goes on with the last state that it has
-in memory; what runs is Kubernetes' to keep running in any case.
+Only the holder of the lease works, and not before it has heard from its control plane what is wanted now: what
+it knows of an earlier time may be what another one has replaced since. Later, without its control plane, it goes
+on with the last state that it has in memory; what runs is Kubernetes' to keep running in any case.
 """
 
 from __future__ import annotations
@@ -44,12 +45,14 @@ class Controller:
         self.config = config
         self.control = ControlPlane(config.controller_dir, config.control_plane)
         self.lease = Lease(self._api, NAMESPACE, os.environ.get("POD_NAME") or socket.gethostname())
-        self.places = Places(self._driver, lambda: self.lease.held, self._grant)
+        self.places = Places(self._driver, self._may, self._grant)
         self._state = State()
         self._state_file = config.controller_dir / "state.json"
-        self._stopping = threading.Event()
+        self._stopping, self._asking = threading.Event(), threading.Lock()
         self._troubles: dict[str, str] = {}
         self._nodes: list[str] = []
+        #: Terms of the lease: of what is known of desired state, and of what was told of replicas.
+        self._known = self._told = 0
         self._sent: dict[str, dict[str, Any]] = {}
         self._health_due = 0.0
 
@@ -119,6 +122,10 @@ class Controller:
                 self._stopping.wait(delay)
                 delay = min(delay * 2, TROUBLE)
 
+    def _may(self) -> bool:
+        """Whether something may be made: nobody else is at it, and what is wanted is known."""
+        return self.lease.held and self._known == self.lease.term
+
     def _hold(self) -> None:
         self.lease.try_once()
 
@@ -134,16 +141,24 @@ class Controller:
         if not (self.lease.held and self.control.enrolled):
             self._stopping.wait(0.5)
             return
-        have = self._state
+        have, term = self._state, self.lease.term
+        first = self._known != term
         answer = self.control.get(
-            "/agent/desired", generation=have.generation, mark=have.mark, wait=POLL_SECONDS
+            "/agent/desired",
+            generation=have.generation,
+            mark=have.mark,
+            wait=0 if first else POLL_SECONDS,
         )
         if answer is not None:
             fresh = have.after(answer)
             save(self._state_file, fresh)
             self._state = fresh
+        if first:
+            self.places.forget()
+        if answer is not None or first:
             # Places may be others as well: they are asked for now.
-            self._ask()
+            self._ask(lambda: self.lease.term == term)
+            self._known = term
 
     def _plane(self) -> None:
         """Places as they should be; tokens for nodes that aren't heard of."""
@@ -151,23 +166,34 @@ class Controller:
             return
         with self._api() as api:
             self._nodes = nodes.names(api)
-            heard = self._ask()
+            heard = self._ask(self._may)
             problems = nodes.invite(self.control, api, NAMESPACE, self._nodes, heard)
         if problems:
             raise Refused("; ".join(problems[:3]))
 
-    def _ask(self) -> set[str]:
-        """Take the places of this moment; the nodes whose agents are heard of."""
-        document = {"nodes": self._nodes} if self._nodes else {}
-        answer = self.control.post("/controller/plane", document)
-        state = self._state
-        self.places.give(answer["places"], state.units)
+    def _ask(self, may: Callable[[], bool]) -> set[str]:
+        """Take the places of this moment, if they may be taken; the nodes whose agents are heard of."""
+        with self._asking:  # or an earlier answer could come over a later one
+            document = {"nodes": self._nodes} if self._nodes else {}
+            answer = self.control.post("/controller/plane", document)
+            if may():
+                self.places.give(answer["places"], self._state.units)
         return set(answer["agents"])
 
     def _report(self) -> None:
         healthfile.write(self.config, self.health(), self.control.enrolled)
         if not (self.lease.held and self.control.enrolled):
             return
+        if self._may():
+            self._tell()
+        # Last: who can't tell how replicas are must look silent, not healthy.
+        if time.monotonic() >= self._health_due:
+            self.control.post("/agent/report", {"node": self.health()})
+            self._health_due = time.monotonic() + HEALTH_SECONDS
+
+    def _tell(self) -> None:
+        if self._told != self._known:
+            self._sent, self._told = {}, self._known
         self._say(self.places.said())
         known = {report["id"]: report for report in self.places.replicas()}
         fresh = [report for key, report in known.items() if self._sent.get(key) != report]
@@ -175,10 +201,6 @@ class Controller:
         for portion in reporting.portions(fresh):
             self.control.post("/agent/report", {"replicas": portion})
             self._sent |= {report["id"]: report for report in portion}
-        # Last: who can't tell how replicas are must look silent, not healthy.
-        if time.monotonic() >= self._health_due:
-            self.control.post("/agent/report", {"node": self.health()})
-            self._health_due = time.monotonic() + HEALTH_SECONDS
 
     def _say(self, said: list[dict[str, Any]]) -> None:
         waiting = list(reporting.portions(said))

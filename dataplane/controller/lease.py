@@ -30,6 +30,8 @@ class Lease:
         self._open, self._namespace, self.holder = opened, namespace, holder
         self._lock = threading.Lock()
         self._renewed = float("-inf")
+        #: How often it was taken from somebody else, or from nobody: who held it meanwhile has changed things.
+        self.term = 0
         #: Version of the record as it was last seen, and since when it is that one.
         self._seen: tuple[str, float] = ("", 0.0)
 
@@ -53,9 +55,10 @@ class Lease:
 
     def _make(self, api: Api) -> bool:
         metadata = {"name": NAME, "namespace": self._namespace}
-        return api.create(
-            {"apiVersion": VERSION, "kind": "Lease", "metadata": metadata, "spec": self._spec(0)}
-        )
+        document = {"apiVersion": VERSION, "kind": "Lease", "metadata": metadata, "spec": self._spec(0)}
+        made = api.create(document)
+        self.term += made
+        return made
 
     def _take(self, api: Api, record: Object, now: float) -> bool:
         spec, version = record.get("spec") or {}, record["metadata"]["resourceVersion"]
@@ -72,7 +75,8 @@ class Lease:
             # Somebody else was first: the record has another version.
             log.info("the lease isn't taken: %s", error)
             return False
-        if holder != self.holder:
+        if holder != self.holder or not self.term:
+            self.term += 1
             log.info("this controller works from here on (before: %s)", holder or "nobody")
         return True
 

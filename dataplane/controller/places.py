@@ -100,6 +100,11 @@ class Places:
                     self._replicas.pop(replica, None)
             self._places = fresh
 
+    def forget(self) -> None:
+        """Know of nothing: somebody else has worked meanwhile."""
+        with self._lock:
+            self._places, self._said, self._replicas = {}, {}, {}
+
     def step(self) -> None:
         """Begin what is due."""
         if self._stopped or not self._may():
