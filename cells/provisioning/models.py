@@ -50,6 +50,8 @@ class Place(models.Model):
     followed = models.PositiveBigIntegerField(default=0)
     #: When the replicas' state is read from the cluster again.
     look_at = models.DateTimeField(default=timezone.now)
+    #: When it was read last while runs went on there.
+    seen_at = models.DateTimeField(null=True)
     #: When it has to be looked at again.
     next_at = models.DateTimeField()
     #: Who works on it, and until when nobody else may.

@@ -53,7 +53,11 @@ def look(place_id: int) -> bool:
     waits = Deployment.objects.filter(cell=place.cell, state=Deployment.State.STARTING).exists()
     runs = Run.objects.filter(workload__cell=place.cell, state__in=Run.ACTIVE)
     waits = waits or runs.filter(created_at__gt=now - SHORT_RUN).exists()
-    well = not runs.exists() and all(
+    running = runs.exists()
+    if running:
+        # By that a run's end that wasn't told is known from one that nobody could tell.
+        Place.objects.filter(pk=place_id).update(seen_at=now)
+    well = not running and all(
         phase == Replica.Phase.HEALTHY for phase in mine.values_list("phase", flat=True)
     )
     pause = UNDERWAY if waits else QUIET if well else UNWELL

@@ -41,3 +41,9 @@ def gone_since(plane: Plane) -> datetime | None:
     if plane.direct or not found or any(not silent(node) for node in found):
         return None
     return max(node.last_seen_at for node in found if node.last_seen_at)
+
+
+def heard_at(plane: Plane) -> datetime:
+    """When a plane that dials in was heard of last; when it was made, if it never was."""
+    found = [node.last_seen_at for node in plane.nodes.filter(kind=plane.joins_as) if node.last_seen_at]
+    return max(found, default=plane.created_at)

@@ -16,6 +16,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from cells.provisioning import actions as provisioning
+from cells.provisioning.models import Place
 from cells.specification import Component, Specification
 from controlplane.errors import CytoplaneError
 from dataplane.planes import actions as planes
@@ -30,8 +31,9 @@ from tenants.keys import Box
 MOST_AT_ONCE = 5
 #: Until what can't be started is given up; images may be pulled in it.
 START = timedelta(minutes=3)
-#: Nodes end what takes too long themselves, with a grace of ten seconds; the control plane does where they don't.
-MARGIN = timedelta(seconds=15)
+#: Nodes end what takes too long themselves, with a grace of ten seconds, and tell it after its last lines; the
+#: control plane does where they don't.
+MARGIN = timedelta(seconds=20)
 #: A replica's last lines may come after its end.
 LINGER = timedelta(seconds=5)
 #: Ended runs of a component that are kept.
@@ -155,8 +157,8 @@ def _look(run: Run) -> None:
     elif run.state == State.STARTING:
         if now - run.created_at > START:
             _not_started(run, detail)
-    elif run.started_at and now - run.started_at > timedelta(seconds=run.timeout) + MARGIN:
-        _overdue(run)
+    elif run.started_at and now > (due := run.started_at + timedelta(seconds=run.timeout) + MARGIN):
+        _overdue(run, due)
 
 
 _BEGUN = (Phase.HEALTHY, Phase.UNHEALTHY, Phase.ENDED)
@@ -187,10 +189,8 @@ def _too_long(run: Run) -> str:
 
 
 def _not_started(run: Run, detail: dict[str, Any]) -> None:
-    since = _away(run)
-    if since is not None:
-        # It may have begun, and even ended, before anybody could say so.
-        end(run, State.LOST, f"Its plane is offline since {since}; whether it began isn't known.")
+    # It may have begun, and even ended, before anybody could say so.
+    if _unheard(run, run.created_at + START, "whether it began"):
         return
     reason = detail.get("reason") or f"it had not begun after {int(START.total_seconds())} s"
     end(run, State.FAILED, f"It couldn't be started: {reason}."[:300])
@@ -198,19 +198,32 @@ def _not_started(run: Run, detail: dict[str, Any]) -> None:
     take_away(run)
 
 
-def _overdue(run: Run) -> None:
-    since = _away(run)
-    if since is not None:
-        end(run, State.LOST, f"Its plane is offline since {since}; how it ended isn't known.")
-    else:
+def _overdue(run: Run, due: datetime) -> None:
+    if not _unheard(run, due, "how it ended"):
         end(run, State.TIMED_OUT, _too_long(run))
         take_away(run)
 
 
-def _away(run: Run) -> str | None:
-    plane = run.workload.cell.environment.plane
-    since = presence.gone_since(plane) if plane else None
-    return since.strftime("%Y-%m-%d %H:%M:%S UTC") if since else None
+def _unheard(run: Run, due: datetime, what: str) -> bool:
+    """Whether nobody could tell since then how the run is: it is waited for, and given up after a while."""
+    assert run.replica is not None
+    heard = _heard(run.replica)
+    if heard >= due:
+        # What was told just now, after the replica was read, is dealt with in a moment.
+        return not Replica.objects.filter(pk=run.replica.pk, phase=run.replica.phase).exists()
+    if timezone.now() - due > presence.SILENCE:
+        since = heard.strftime("%Y-%m-%d %H:%M:%S UTC")
+        end(run, State.LOST, f"Its plane is offline since {since}; {what} isn't known.")
+    return True
+
+
+def _heard(replica: Replica) -> datetime:
+    """When those who see it run were heard of last."""
+    plane = replica.plane
+    if not plane.direct:
+        return presence.heard_at(plane)
+    places = Place.objects.filter(cell=replica.workload.cell, plane=plane, wanted=True).exclude(seen_at=None)
+    return places.values_list("seen_at", flat=True).first() or plane.created_at
 
 
 def end(run: Run, state: str, reason: str = "", code: int | None = None) -> None:

@@ -174,8 +174,12 @@ def test_a_note_is_on_the_disk_by_its_name_before_anything_starts(
         done.append(os.readlink(f"/proc/self/fd/{descriptor}"))
         sync(descriptor)
 
+    def started(podman: Podman, name: str) -> None:
+        done.append("start")
+        start(podman, name)
+
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Podman, "start", lambda self, name: (done.append("start"), start(self, name)))
+    monkeypatch.setattr(Podman, "start", started)
     made = worker(machine, wanted(machine, COUNT.format(seconds=0, code=0)))
     until(lambda: made.status.phase == "ended")
     begin = done.index("start")

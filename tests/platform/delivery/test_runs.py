@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.utils import timezone
 
+from cells.provisioning import states
+from cells.provisioning.models import Place
 from controlplane.errors import CytoplaneError
-from dataplane.planes import snapshots
-from dataplane.planes.models import Node, ReplicaAddress, Touched, Unit
+from dataplane.drivers import DriverError
+from dataplane.planes import presence, snapshots
+from dataplane.planes.models import Node, Plane, ReplicaAddress, Touched, Unit
 from delivery import actions, machine, run_actions, runs
 from delivery.models import Deployment, Replica, Run
 from projects.models import Cell
@@ -145,8 +149,6 @@ def test_what_its_node_cant_say_is_lost_with_a_reason(world: World, cell: Cell) 
 
 
 def test_a_node_cant_speak_of_another_planes_run(world: World, cell: Cell) -> None:
-    from dataplane.planes.models import Plane
-
     other = Plane.objects.create(name="other", engine=Plane.Engine.MACHINE)
     run = start(world, cell, "job")
     actions.record_replica_reports(
@@ -186,26 +188,81 @@ def test_what_takes_too_long_is_ended_and_its_replica_goes(world: World, cell: C
     says(world, run, "healthy")
     assert advance(run) == State.RUNNING
     # Its node asks it to end, waits for ten seconds, and says how it ended.
-    later(run, started_at=timedelta(seconds=22))
+    later(run, started_at=timedelta(seconds=27))
     assert advance(run) == State.RUNNING
-    later(run, started_at=timedelta(seconds=4))
+    later(run, started_at=timedelta(seconds=30))
     assert advance(run) == State.TIMED_OUT
     assert run.replica is None
 
 
-def test_a_run_whose_plane_went_away_is_lost_when_its_time_is_over(world: World, cell: Cell) -> None:
+def silent(since: timedelta) -> None:
+    """Nothing was heard of the plane for so long."""
+    Node.objects.update(last_seen_at=timezone.now() - since)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_nobody_can_tell_is_waited_for_and_then_lost(world: World, cell: Cell, begun: bool) -> None:
     run = start(world, cell, "job", timeout=10)
-    says(world, run, "healthy")
-    Node.objects.update(last_seen_at=timezone.now() - timedelta(hours=1))
-    later(run, started_at=timedelta(seconds=26))
+    field, due = "created_at", runs.START
+    if begun:
+        says(world, run, "healthy")
+        field, due = "started_at", timedelta(seconds=10) + runs.MARGIN
+    state = run.state
+    later(run, **{field: due + timedelta(seconds=30)})
+    silent(timedelta(seconds=31))
+    assert advance(run) == state, "it may have ended, and isn't to be tried again"
+    later(run, **{field: timedelta(seconds=30)})
+    silent(timedelta(seconds=61))
     assert advance(run) == State.LOST
     assert "offline since" in run.reason
+
+
+def test_what_was_told_while_the_clock_was_looked_at_counts(
+    world: World, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(world, cell, "job", timeout=10)
+    says(world, run, "healthy")
+    later(run, started_at=timedelta(minutes=1))
+    heard_at = presence.heard_at
+
+    def told(plane: Plane) -> datetime:
+        ended = {"id": f"r{run.replica_number}", "phase": "ended", "exit_code": 0}
+        actions.record_replica_reports(plane, [ended])
+        return heard_at(plane)
+
+    monkeypatch.setattr(presence, "heard_at", told)
+    assert advance(run) == State.RUNNING
+    assert advance(run) == State.SUCCEEDED
+
+
+def test_on_a_cluster_that_workers_drive_their_look_counts(
+    world: World, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.plane.engine, world.plane.kubeconfig = Plane.Engine.KUBERNETES, b"sealed"
+    world.plane.created_at -= timedelta(days=1)
+    world.plane.save()
+    place = Place.objects.create(
+        cell=cell, plane=world.plane, location="cy-1", number=cell.number, next_at=timezone.now()
+    )
+    run = start(world, cell, "job", timeout=10)
+    says(world, run, "healthy")
+    later(run, started_at=timedelta(minutes=1))
+    cluster = Mock()
+    monkeypatch.setattr(states, "driver_of", lambda _: cluster)
+    monkeypatch.setattr(states.work, "placed", lambda _: None)
+    cluster.reports.side_effect = DriverError("It doesn't answer.")
+    states.look(place.pk)
+    assert advance(run) == State.RUNNING
+    cluster.reports.side_effect = lambda *_: []
+    Place.objects.update(look_at=timezone.now())
+    states.look(place.pk)
+    assert advance(run) == State.TIMED_OUT
 
 
 def test_what_cant_be_started_says_why(world: World, cell: Cell) -> None:
     run = start(world, cell, "job")
     assert says(world, run, "failed", reason="pulling the image failed") == State.STARTING
-    later(run, created_at=runs.START + timedelta(seconds=1))
+    later(run, created_at=runs.START + timedelta(seconds=10))
     assert advance(run) == State.FAILED
     assert "pulling the image failed" in run.reason
     assert run.replica is None, "it mustn't begin after all"
