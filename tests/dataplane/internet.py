@@ -64,6 +64,10 @@ class Internet:
         _ip("route", "add", f"{self.near4}/32", "dev", "eth0", namespace=self.name)
         _ip("route", "add", f"{self.near6}/128", "dev", "eth0", namespace=self.name)
 
+    def returns(self, network: str) -> None:
+        """Answers to this network of the machine's find back: nobody masquerades there."""
+        _ip("route", "replace", network, "via", self.near4, "dev", "eth0", namespace=self.name)
+
     def listen(self, address: str, port: int, protocol: int = socket.SOCK_STREAM) -> None:
         """Answer with the address, and with whatever is sent over TCP after that."""
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from infra.cluster.images import load
 from infra.cluster.settings import NODES
 from infra.images import __main__ as images
 from tests.cluster import TwoNodes, until
+from tests.dataplane.internet import Internet, servers4
 from tests.e2e.installation import REPOSITORY, Installation
 
 CHART = REPOSITORY / "infra" / "charts" / "data-plane"
@@ -36,9 +39,12 @@ class ClusterPlane:
         return f"http://{self.nodes.cluster.node(NODES[0])[0].ip}:8080"
 
     @property
-    def _networks(self) -> str:
+    def _settings(self) -> list[str]:
+        """What an operator adds to the printed command for this cluster."""
         cluster = self.nodes.cluster
-        return "{" + ",".join(map(str, (*cluster.all_pods, *cluster.services))) + "}"
+        networks = ",".join(map(str, (*cluster.all_pods, *cluster.services)))
+        servers = self.installation.config.dns_servers
+        return [f"clusterNetworks={{{networks}}}", f"node.dnsServers={{{servers}}}", "node.commands=true"]
 
     def load_images(self, say: images.recipe.Say) -> None:
         """What the chart runs, onto both nodes; nothing is pulled from anywhere."""
@@ -55,7 +61,7 @@ class ClusterPlane:
         document = {"name": self.name, "engine": "kubernetes", "owner": owner, "net": self.net}
         made = self.installation.api(owner).call("POST", "/planes", document)
         command = made["join"]["command"]
-        line = f"{command} -s -- --set 'clusterNetworks={self._networks}'"
+        line = f"{command} -s -- " + " ".join(f"--set '{setting}'" for setting in self._settings)
         environment = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(self._folder),
@@ -75,7 +81,8 @@ class ClusterPlane:
         self.helm(
             *("upgrade", "--install", "cytoplane", str(CHART), "--create-namespace"),
             *("--set", f"control.url={self.installation.config.agents_url}", "--set", f"net={self.net}"),
-            *("--set", "controller.enabled=false", "--set", f"clusterNetworks={self._networks}"),
+            *("--set", "controller.enabled=false"),
+            *(word for setting in self._settings for word in ("--set", setting)),
         )
         with self.nodes.client() as client:
             for node in NODES:
@@ -127,6 +134,20 @@ class ClusterPlane:
         selector = "app.kubernetes.io/component=controller"
         until(lambda: len(self.nodes.pods(NAMESPACE, selector)) == number, _SECONDS, "controllers stay")
 
+    @contextmanager
+    def reaching(self, world: Internet) -> Iterator[None]:
+        """The cluster has a way to a test's outer world and back."""
+        cluster = self.nodes.cluster
+        for network in (cluster.all_pods[0], cluster.control[0].network):
+            world.returns(str(network))
+        route = [f"{servers4(self.installation.config.net)[0]}/28", "via", str(cluster.link(1)[0].ip)]
+        in_control = ["ip", "-n", cluster.netns("control").name, "route"]
+        subprocess.run([*in_control, "replace", *route], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([*in_control, "del", *route], check=True)
+
     def places(self) -> list[dict[str, Any]]:
         """Of cells; none of a plane that there isn't."""
         path = f"/planes/{self.name}/places"
@@ -137,7 +158,7 @@ class ClusterPlane:
 
         Also after a plane that was only half joined.
         """
-        until(lambda: not self.places(), 120, f"cells stay: {self.places()}")
+        until(lambda: not self.places(), 300, f"cells stay: {self.places()}")
         self.helm("uninstall", "cytoplane", "--ignore-not-found", "--timeout", "3m")
         with self.nodes.client() as client:
             for name in (NAMESPACE, RECORDS):

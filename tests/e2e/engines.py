@@ -6,14 +6,19 @@ private. Branch, host names and door follow from that; everything else is as on 
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
 from infra import demo, supervisor
+from tests.dataplane.internet import Internet
 from tests.e2e.clusters import ClusterPlane
-from tests.e2e.installation import Installation, Pushed, Repository
+from tests.e2e.installation import REPOSITORY, Installation, Pushed, Repository
 
 TENANT = "orbit"
 #: The plane that every installation has.
@@ -58,6 +63,22 @@ class Engine:
         """The REST API about a cell, as the tenant's owner."""
         where = self.installation.cell(TENANT, project, path, environment or self.environment)
         return self.installation.api(TENANT).call(method, where, document)
+
+    def cyto(self, project: str, *words: str, **more: Any) -> subprocess.CompletedProcess:
+        """The command line, as the tenant's owner."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.installation.folder),
+            "PYTHONPATH": f"{REPOSITORY / 'platform'}:{REPOSITORY}",
+            "CYTO_URL": self.installation.config.portal_url,
+            "CYTO_TOKEN": self.installation.api(TENANT).token,
+            "CYTO_TENANT": TENANT,
+            "CYTO_PROJECT": project,
+            "CYTO_ENVIRONMENT": self.environment,
+        }
+        command = [sys.executable, "-m", "cli", *words]
+        how = {"capture_output": True, "text": True, "timeout": 300, **more}
+        return subprocess.run(command, env=environment, cwd=self.installation.folder, **how)
 
     def project(self, project: str) -> Repository:
         """A clone of the project, which is made where there is none."""
@@ -143,6 +164,10 @@ class Engine:
             return row if row["state"] in ("live", "failed", "cancelled") else None
 
         return self.installation.wait(look, seconds)
+
+    def reaching(self, world: Internet) -> AbstractContextManager[None]:
+        """Replicas here have a way to a test's outer world."""
+        return nullcontext() if self.plane is None else self.plane.reaching(world)
 
     def offline(self) -> None:
         """End what the plane is present by. That it was long ago is made up for the wait."""

@@ -92,8 +92,6 @@ def running(engine: Engine) -> dict[str, Any]:
     return {key: (*life, uids[key]) for key, life in lives.items()}
 
 
-# Who drives a cluster is the only difference of a private one, and nothing here.
-@pytest.mark.parametrize("engine", ["machine", "kubernetes-shared"], indirect=True)
 @pytest.mark.capability("autoscaling")
 def test_a_busy_replica_gets_company_and_isnt_disturbed(engine: Engine) -> None:
     result = engine.push("busy", FILES)

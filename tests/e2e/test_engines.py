@@ -10,6 +10,7 @@ from infra.install import InstallError
 from tests.cluster import LONGEST
 from tests.e2e.engines import BRANCHES, TENANT, Engine
 from tests.e2e.installation import Repository, source
+from tests.e2e.outside import PORT, outside
 
 pytestmark = [pytest.mark.live, pytest.mark.root, pytest.mark.timeout(LONGEST)]
 #: Two components of a cell that declare nothing of each other; the first one tries what it is asked to.
@@ -173,6 +174,44 @@ def test_lines_of_a_process_are_shown(engine: Engine, shop: Repository) -> None:
         return [row["text"] for row in engine.call("GET", "shop", "/logs?component=web")]
 
     engine.installation.wait(lambda: "starting one" in lines(), 30)
+
+
+@pytest.mark.capability("exec")
+def test_a_command_runs_in_a_replica_with_input_output_and_its_exit_code(
+    engine: Engine, shop: Repository
+) -> None:
+    program = "import os, sys; print(os.environ['CYTOPLANE_COMPONENT'], len(sys.stdin.read())); sys.exit(7)"
+    done = engine.cyto("shop", "exec", "web", "--", "python", "-c", program, input="x" * 5000)
+    assert (done.returncode, done.stdout) == (7, "web 5000\n"), done.stderr
+    nowhere = engine.cyto("shop", "exec", "web", "--", "/nowhere")
+    assert (nowhere.returncode, "There is no such program" in nowhere.stderr) == (10, True), nowhere
+
+
+@pytest.mark.capability("external names")
+def test_a_declared_name_of_the_outside_world_is_reached_and_no_other(engine: Engine) -> None:
+    declared = ", ".join(
+        f"{{external: {{host: {host}, port: {PORT}}}, as: {name}}}"
+        for host, name in (("api.example.test", "PARTNER"), ("rebinding.example.test", "TRAP"))
+    )
+    components = f"""
+components:
+  web: {{kind: worker, command: exec sleep 100000, connections: [{declared}]}}
+  quiet: {{kind: worker, command: exec sleep 100000}}
+"""
+    result = engine.push("names", {"cytoplane.yaml": components, "requirements.txt": ""})
+    assert result.accepted, result.output
+    with outside(engine.installation.config.net) as world, engine.reaching(world.internet):
+
+        def found(component: str) -> dict[str, str]:
+            done = engine.cyto("names", "exec", component, "--", "python", "-c", world.call)
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
+
+        world.check(found("web"))
+        refused = found("quiet")
+        assert refused["name"] == "gaierror"
+        assert refused["address"] != world.first
+        assert "other.test" not in world.server.names(), "nobody declared it, so nobody is asked"
 
 
 @pytest.mark.capability("scale")

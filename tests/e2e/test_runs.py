@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from tests.cluster import LONGEST
-from tests.e2e.engines import TENANT, Engine
+from tests.e2e.engines import Engine
 
 pytestmark = [pytest.mark.live, pytest.mark.root, pytest.mark.timeout(LONGEST)]
-REPOSITORY = Path(__file__).parents[2]
 #: In strict, so that a run shows whose rights it has: `caller` declares the call, `quiet` doesn't.
 _DECLARATION = """
 strict: true
@@ -46,34 +40,15 @@ def project(engine: Engine) -> Engine:
     return engine
 
 
-def cyto(engine: Engine, *words: str) -> subprocess.CompletedProcess:
-    """The command line, as the tenant's owner."""
-    installation = engine.installation
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(installation.folder),
-        "PYTHONPATH": f"{REPOSITORY / 'platform'}:{REPOSITORY}",
-        "CYTO_URL": installation.config.portal_url,
-        "CYTO_TOKEN": installation.api(TENANT).token,
-        "CYTO_TENANT": TENANT,
-        "CYTO_PROJECT": "runs",
-        "CYTO_ENVIRONMENT": engine.environment,
-    }
-    command = [sys.executable, "-m", "cli", *words]
-    return subprocess.run(
-        command, env=environment, cwd=installation.folder, capture_output=True, text=True, timeout=300
-    )
-
-
 @pytest.mark.capability("one-off")
 def test_a_command_runs_once_with_its_components_settings_and_rights(project: Engine) -> None:
-    done = cyto(project, "run", "caller", "--", "python", "-c", _CALL)
+    done = project.cyto("runs", "run", "caller", "--", "python", "-c", _CALL)
     assert (done.returncode, done.stdout) == (0, "reached\n"), done.stderr
-    refused = cyto(project, "run", "quiet", "--", "python", "-c", _CALL)
+    refused = project.cyto("runs", "run", "quiet", "--", "python", "-c", _CALL)
     assert refused.returncode == 1, refused.stderr
     assert "reached" not in refused.stdout
     said = "import os, sys; print(os.environ['CYTOPLANE_COMPONENT'], sys.argv[1]); sys.exit(7)"
-    done = cyto(project, "run", "caller", "--timeout", "5m", "--", "python", "-c", said, "a b")
+    done = project.cyto("runs", "run", "caller", "--timeout", "5m", "--", "python", "-c", said, "a b")
     assert (done.returncode, done.stdout) == (7, "caller a b\n"), done.stderr
     rows = project.call("GET", "runs", "/runs?component=caller")
     assert [(row["state"], row["exit_code"]) for row in rows] == [("failed", 7), ("succeeded", 0)]
