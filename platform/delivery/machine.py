@@ -57,6 +57,8 @@ def advance(deployment_id: int) -> str:
             if deployment is None or deployment.state in Deployment.ENDED:
                 return deployment.state if deployment else ""
             before = deployment.state
+            # A state may take long, as with jobs: what counts is since when nothing has gone well in it.
+            since = max(deployment.state_since, deployment.lease_until or deployment.state_since)
             deployment.lease_until = timezone.now() + HEARTBEAT
             try:
                 # A step that fails is undone as a whole, then the failure is recorded.
@@ -68,7 +70,7 @@ def advance(deployment_id: int) -> str:
                 fail(deployment, error)
             except Exception:
                 # Whatever it was may pass (a database that restarts); what stays must not block the cell.
-                stuck = timezone.now() - deployment.state_since > BUILD_LIMIT
+                stuck = timezone.now() - since > BUILD_LIMIT
                 if not stuck or deployment.state not in (State.QUEUED, State.BUILDING, State.STARTING):
                     raise
                 logger.exception("deployment %s can't go on", deployment_id)
