@@ -247,10 +247,12 @@ class Tables(ServiceTables, TrackingTables):
             for (network, port, protocol), value in outside.items():
                 entry = self._external_key(identity, fresh, network, port, protocol)
                 self._maps["external"].set(entry, layout.RULE.pack(*value))
+            self._maps["identities"].set(key, layout.IDENTITY.pack(fresh, cell, flags))
         except OSError:
             self._drop_epoch(identity, fresh, wanted, outside)
+            if not current:
+                self._maps["usages"].delete(key)
             raise
-        self._maps["identities"].set(key, layout.IDENTITY.pack(fresh, cell, flags))
         self._drop_epoch(identity, epoch, old_policy, old_external)
         self._index.put(identity, wanted, outside)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -213,3 +214,21 @@ def test_a_scan_of_everything_shares_a_row_once_it_has_had_its_own(two: Laborato
     assert len(rows) < 2100
     assert sum(flow.packets for flow in rows) == 4000
     assert any(flow.port == 0 and flow.remote == "" for flow in rows)
+
+
+def test_an_identity_that_doesnt_fit_leaves_nothing_behind(
+    two: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again and again: what is left each time would fill the table of everybody's rules."""
+    tables = two.tables
+    before = tables._maps["policy"].keys()
+
+    def full(key: bytes, value: bytes) -> None:
+        raise OSError(errno.E2BIG, "full")
+
+    monkeypatch.setattr(tables._maps["identities"], "set", full)
+    for _ in range(2):
+        with pytest.raises(OSError, match="full"):
+            tables.apply_identity(77, 1, [Policy(300, 8080, TCP, EGRESS, ALLOW, 1)])
+    assert set(tables._maps["policy"].keys()) == set(before)
+    assert 77 not in tables.usage()
