@@ -30,7 +30,8 @@ READY = "keeper.ready"
 
 
 class Keeper:
-    """``binaries`` and ``configurations`` are the node's folders of CNI plugins and of their settings."""
+    """``binaries`` and ``configurations`` are the node's folders of CNI plugins and of their settings; ``pod``
+    is what it runs in, if it is one."""
 
     def __init__(
         self,
@@ -39,10 +40,11 @@ class Keeper:
         binaries: Path,
         configurations: Path,
         cluster: Cluster | None = None,
+        pod: str = "",
     ) -> None:
         self._config, self._plugin = config, plugin
         self._binaries, self._configurations = binaries, configurations
-        self._cluster = cluster or Cluster(config)
+        self._cluster, self._pod = cluster or Cluster(config), pod
         self._socket = config.run / "cni.sock"
         #: Whether the node is known to be tainted; None: not known.
         self._tainted: bool | None = None
@@ -95,7 +97,7 @@ class Keeper:
             self._leaving_asked = now
             # What isn't known changes nothing.
             with contextlib.suppress(ClusterError):
-                self._leaving = requests.leaving(self._cluster)
+                self._leaving = requests.leaving(self._cluster, self._pod)
         return self._leaving
 
     def leave(self) -> None:
@@ -124,7 +126,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     config, environment = installation.load(), os.environ
     folders: Any = (environment.get("CNI_BIN", "/opt/cni/bin"), environment.get("CNI_CONF", "/etc/cni/net.d"))
-    keeper = Keeper(config, config.cache / build.NAME, Path(folders[0]), Path(folders[1]))
+    plugin, pod = config.cache / build.NAME, environment.get("POD_NAME", "")
+    keeper = Keeper(config, plugin, Path(folders[0]), Path(folders[1]), pod=pod)
     log.info("keeping the chain in %s for namespace %s", folders[1], NAMESPACE)
     while True:
         try:

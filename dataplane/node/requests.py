@@ -29,6 +29,18 @@ def taint(cluster: Cluster, node: str, wanted: bool) -> None:
     cluster._send("PATCH", path, content=json.dumps(patch), headers=headers)
 
 
-def leaving(cluster: Cluster) -> bool:
-    """Whether the chart is being taken away. Raises ``ClusterError``."""
-    return cluster._send("GET", f"/api/v1/namespaces/{NAMESPACE}/configmaps/{LEAVING}") is not None
+def leaving(cluster: Cluster, pod: str) -> bool:
+    """Whether the chart is being taken away. Raises ``ClusterError``.
+
+    ``pod``: the keeper's own. What was said of agents before, and isn't swept away yet, isn't about this one:
+    the chart was put in again.
+    """
+    said = cluster._send("GET", f"/api/v1/namespaces/{NAMESPACE}/configmaps/{LEAVING}")
+    if said is None:
+        return False
+    own = cluster._send("GET", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}") if pod else None
+    return own is None or bool(_owners(said) & _owners(own))
+
+
+def _owners(found: dict[str, Any]) -> set[str]:
+    return {owner["uid"] for owner in found["metadata"].get("ownerReferences") or []}

@@ -33,13 +33,17 @@ class Cluster:
     def __init__(self) -> None:
         self.node = json.loads(json.dumps(NODE))
         self.leaving = self.away = False
+        #: Uid of the agents that are said to go.
+        self.of = "agents"
         self.patches = 0
 
     def _send(self, method: str, path: str, **more: Any) -> dict[str, Any] | None:
         if self.away:
             raise ClusterError("the cluster's API server doesn't answer")
         if path.endswith("/configmaps/leaving"):
-            return {} if self.leaving else None
+            return _owned(self.of) if self.leaving else None
+        if path.endswith("/pods/node-x"):
+            return _owned("agents")
         assert path == "/api/v1/nodes/node1"
         if method == "PATCH":
             patch = json.loads(more["content"])
@@ -53,6 +57,10 @@ class Cluster:
         return [taint["key"] for taint in self.node["spec"]["taints"]]
 
 
+def _owned(uid: str) -> dict[str, Any]:
+    return {"metadata": {"ownerReferences": [{"kind": "DaemonSet", "name": "node", "uid": uid}]}}
+
+
 class Site:
     def __init__(self, home: Path) -> None:
         self.config = Config(home=home, node_name="node1", engine="kubernetes")
@@ -63,7 +71,8 @@ class Site:
         self.plugin = home / "plugin"
         self.plugin.write_bytes(b"\x7fELF plugin")
         self.cluster = Cluster()
-        self.keeper = Keeper(self.config, self.plugin, self.binaries, self.configurations, self.cluster)  # type: ignore[arg-type]
+        cluster: Any = self.cluster
+        self.keeper = Keeper(self.config, self.plugin, self.binaries, self.configurations, cluster, "node-x")
 
     @property
     def file(self) -> Path:
@@ -156,3 +165,11 @@ def test_when_the_chart_goes_everything_is_as_it_was_and_stays_so(site: Site) ->
     site.keeper.round()
     assert json.loads(site.file.read_text()) == PTP
     assert site.cluster.taints == ["other"]
+
+
+def test_that_an_earlier_installation_went_isnt_about_this_one(site: Site) -> None:
+    """What said so is swept away some time after; who took it for itself would stay out for ever."""
+    site.network()
+    site.cluster.leaving, site.cluster.of = True, "agents before"
+    site.keeper.round()
+    assert site.chain[-1] == build.NAME and site.keeper.ready.exists()
