@@ -94,6 +94,8 @@ def destroy_project(*, acting_user: Actor, project: Project, confirm: str) -> No
     from delivery.tasks import remove_repository
 
     touched: dict[Plane, list[int]] = {}
+    # Nothing begins in them from here on that would keep its address for ever.
+    list(project.cells.select_for_update())
     for cell in project.cells.exclude(environment__plane=None).select_related("environment__plane"):
         touched.setdefault(cell.environment.plane, []).append(cell.number)
     for replica in Replica.objects.filter(workload__cell__project=project).select_related("plane"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from threading import Thread
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from django.db import connections, transaction
 from django.utils import timezone
 
 from cells.provisioning import states
@@ -17,10 +19,12 @@ from dataplane.planes import presence, snapshots
 from dataplane.planes.models import Node, Plane, ReplicaAddress, Touched, Unit
 from delivery import actions, machine, run_actions, runs
 from delivery.models import Deployment, Replica, Run
+from projects import actions as projects
 from projects.models import Cell
 from tenants.models import AuditEvent
 from tests import factories
 from tests.factories import World
+from tests.platform.delivery.test_serving import waited_for
 from tests.queue import Queue
 
 State = Run.State
@@ -376,6 +380,25 @@ def test_nothing_is_run_while_the_plane_is_offline_or_nothing_is_released(world:
     with pytest.raises(CytoplaneError) as refused:
         start(world, world.cell(cell.project, "staging"), "job")
     assert refused.value.code == "nothing-released"
+
+
+def test_what_begins_while_its_project_is_destroyed_gives_its_address_back(committed_world: World) -> None:
+    world, cell = committed_world, committed_world.cell()
+    world.deploy(cell)
+    cell = world.cell(cell.project)
+
+    def destroy() -> None:
+        projects.destroy_project(acting_user=world.actor("owner"), project=cell.project, confirm="shop")
+        connections.close_all()
+
+    thread = Thread(target=destroy)
+    with transaction.atomic():
+        start(world, cell, "job")
+        thread.start()
+        waited_for()
+    thread.join()
+    assert not Replica.objects.exists()
+    assert not ReplicaAddress.objects.filter(freed_at=None).exists()
 
 
 def test_only_so_many_ended_runs_are_kept(world: World, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:

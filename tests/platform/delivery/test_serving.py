@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from threading import Event, Thread
+from threading import Thread
 
 from django.db import connection, connections, transaction
 
@@ -13,14 +13,21 @@ from projects.models import Cell
 from tests.factories import World
 
 
-def waited_for() -> bool:
-    """Whether some transaction waits for a lock."""
+def waited_for() -> None:
+    """Until some transaction waits for a lock."""
+    end = time.monotonic() + 20
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        return bool(cursor.fetchone()[0])
+        while time.monotonic() < end:
+            # Else it would be told the same until the transaction ends.
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            if cursor.fetchone()[0]:
+                return
+            time.sleep(0.02)
+    raise AssertionError("nobody waits")
 
 
 def test_who_waited_for_a_switch_finds_the_release_that_it_switched_to(committed_world: World) -> None:
@@ -29,11 +36,10 @@ def test_who_waited_for_a_switch_finds_the_release_that_it_switched_to(committed
     committed_world.deploy(cell, commit="b" * 40)
     first, second = Release.objects.order_by("number")
     Cell.objects.update(serving_release=first)
-    begun, found = Event(), []
+    found = []
 
     def look() -> None:
         with transaction.atomic():
-            begun.set()
             found.append(locked_cell(cell.pk))
         connections.close_all()
 
@@ -41,9 +47,6 @@ def test_who_waited_for_a_switch_finds_the_release_that_it_switched_to(committed
     with transaction.atomic():
         Cell.objects.filter(pk=cell.pk).update(serving_release=second)
         thread.start()
-        begun.wait()
-        end = time.monotonic() + 20
-        while not waited_for() and time.monotonic() < end:
-            time.sleep(0.02)
+        waited_for()
     thread.join()
     assert [row.serving_release for row in found] == [second]
