@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cells.specification.parser import LARGEST_FILE
+from dataplane.drivers.interface import Quota
 from dataplane.drivers.kubernetes import Site
 from dataplane.drivers.kubernetes.driver import CHART, values
 from dataplane.drivers.kubernetes.helm import executable
@@ -188,6 +189,18 @@ def test_words_of_people_stay_words() -> None:
     # Kubernetes reads `$$` as `$`.
     assert container["command"][2].replace("$$", "$") == nasty
     assert container["readinessProbe"]["httpGet"]["path"] == path
+
+
+def test_what_an_operator_opens_and_what_a_plan_allows_restarts_nothing() -> None:
+    place = cell()
+    running = type(place)(**{**vars(place), "endpoints": (entry(1, "sleep 1"), entry(2, "sleep 1"))})
+    larger = type(place)(**{**vars(running), "quota": Quota(400, 64000, 65536)})
+    opened = Site(networks=("10.64.0.0/16",), opened=("10.1.0.0/16",))
+    first, *others = (
+        of_kind(render(values(one, site)), "Deployment")
+        for one, site in ((running, Site()), (running, opened), (larger, opened))
+    )
+    assert set(first) == {"r1", "r2"} and others == [first, first]
 
 
 def test_values_hold_nothing_secret() -> None:
