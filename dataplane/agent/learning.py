@@ -30,8 +30,9 @@ log = logging.getLogger("cytoplane.agent")
 MOST = 1024
 #: Seconds after which an address that is only open for its connections is looked at again.
 AGAIN = 15
-#: Identities whose connections are looked at in one go: meanwhile nobody's question is answered.
-AT_ONCE = 50
+#: Identities whose connections are looked at in one go, and seconds after which none is begun: meanwhile nobody's
+#: question is answered.
+AT_ONCE, LONG_ENOUGH = 50, 0.3
 #: Different refusals in one report.
 _MOST_REFUSALS = 500
 FLOOR, QUOTA = "NAME_FLOOR", "NAME_QUOTA"
@@ -190,13 +191,17 @@ class Learning:
         """Close what has ended and has no connection. ``busy``: addresses that an identity has some to."""
         limit = self._now() - GRACE
         with self._lock:
-            ended = {
-                identity
-                for identity in {*self._answers, *self._found}
-                if any(end < limit for end in self._answers.get(identity, {}).values())
-                or any(end < limit for _, end in self._found.get(identity, {}).values())
-            }
-        for identity in sorted(ended)[:AT_ONCE]:
+            ended = {}
+            for identity in {*self._answers, *self._found}:
+                ends = [*self._answers.get(identity, {}).values()]
+                ends += [end for _, end in self._found.get(identity, {}).values()]
+                if ends and min(ends) < limit:
+                    ended[identity] = min(ends)
+        begun = time.monotonic()
+        # Whoever has waited longest comes first.
+        for identity in sorted(ended, key=ended.__getitem__)[:AT_ONCE]:
+            if time.monotonic() - begun > LONG_ENOUGH:
+                break
             used = busy(identity)
             with self._lock:
                 self._let_go(identity, limit, used)

@@ -24,6 +24,10 @@ ROUNDS = 2
 #: A server that gave no answer comes last for so long.
 _REST_SECONDS = 10.0
 _SIZE = 1232
+#: Octets of an answer and records in it at most, several times what is taken of one: everybody waits while it is
+#: read, and who owns a name decides what is in it.
+LARGEST, MOST_RECORDS = 8192, 128
+_COUNTS = struct.Struct("!6x3H")
 _ENDS = (RCODE.NOERROR, RCODE.NXDOMAIN)
 #: All that damaged messages make dnslib raise.
 BROKEN = (DNSError, struct.error, ValueError, IndexError, KeyError, TypeError, AttributeError, UnicodeError)
@@ -121,6 +125,8 @@ class Upstream:
             data = query.pack()
             writer.write(struct.pack("!H", len(data)) + data)
             size = int.from_bytes(await reader.readexactly(2))
+            if size > LARGEST:
+                raise _Doubtful
             return _read(query, await reader.readexactly(size))
         finally:
             writer.close()
@@ -153,6 +159,8 @@ def _question(name: str, kind: int, edns: bool = True) -> DNSRecord:
 
 def _read(query: DNSRecord, data: bytes) -> DNSRecord:
     """The record, if it answers exactly that question."""
+    if len(data) < _COUNTS.size or len(data) > LARGEST or sum(_COUNTS.unpack_from(data)) > MOST_RECORDS:
+        raise _Doubtful
     try:
         record = DNSRecord.parse(data)
     except BROKEN:

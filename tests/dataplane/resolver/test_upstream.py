@@ -95,6 +95,17 @@ def test_what_isnt_the_answer_is_a_reason_to_ask_over_tcp(server: NameServer, sp
     assert [each.tcp for each in server.asked] == [False, True]
 
 
+@pytest.mark.parametrize("number", [module.MOST_RECORDS, module.MOST_RECORDS + 1, 600])
+def test_who_owns_a_name_takes_nobodys_time_with_what_it_answers(server: NameServer, number: int) -> None:
+    """Over TCP an answer may have 64 KiB, which take a third of a second to read."""
+    server.zone[NAME] = (60, [f"198.51.{100 + n // 200}.{n % 200 + 1}" for n in range(number)])
+    if number > module.MOST_RECORDS:
+        with pytest.raises(NoAnswer, match="gives answers that don't fit"):
+            ask(upstream(server))
+    else:
+        assert len(addresses(ask(upstream(server)))) == number
+
+
 def test_who_never_heard_of_edns_is_asked_without(server: NameServer) -> None:
     def spoil(query: DNSRecord, reply: DNSRecord) -> bytes:
         if any(row.rtype == QTYPE.OPT for row in query.ar):
