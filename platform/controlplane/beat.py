@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import time
 from typing import Any
 
 import redis
@@ -21,6 +22,8 @@ log = logging.getLogger("cytoplane.beat")
 LEASE_KEY = "cytoplane:beat"
 #: How long the lease outlives its holder's last word, and how often it is asked for.
 LEASE_SECONDS, ASK_SECONDS = 15.0, 4.0
+#: A clock that is kept right goes back by less.
+SET_BACK_SECONDS = 1.0
 #: Take, keep or leave, in one step. KEYS: the lease. ARGV: who, milliseconds.
 _HOLD = """
 local holder = redis.call('GET', KEYS[1])
@@ -57,10 +60,12 @@ class LeasedScheduler(PersistentScheduler):
     def __init__(self, *args: Any, **options: Any) -> None:
         self._lease = Lease()
         self._held = False
+        self._looked_at = time.time()
         super().__init__(*args, **options)
 
     def tick(self, *args: Any, **options: Any) -> float:
         """Give out one task that is due; seconds until the next look."""
+        self._follow_clock()
         held = self._lease.hold()
         if held is not None:
             alive.touch("beat")
@@ -70,6 +75,15 @@ class LeasedScheduler(PersistentScheduler):
         if not held:
             return ASK_SECONDS
         return min(super().tick(*args, **options), ASK_SECONDS)
+
+    def _follow_clock(self) -> None:
+        """Where the clock was set back, begin anew: else nothing would be due until it is there again."""
+        before, self._looked_at = self._looked_at, time.time()
+        if self._looked_at < before - SET_BACK_SECONDS:
+            log.warning("the clock was set back; periodic tasks are timed anew")
+            for entry in self.schedule.values():
+                entry.last_run_at = entry.default_now()
+            self._heap = None
 
     def close(self) -> None:
         try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
+
 import pytest
 from django.conf import settings
 
@@ -57,6 +60,22 @@ def test_only_the_holder_gives_tasks_out(queue: Queue, tmp_path, monkeypatch) ->
     assert queue.waiting("controlplane.pulse")
     scheduler.close()
     assert other.hold() is True, "a beat that ends lets the next one begin at once"
+
+
+def test_a_clock_that_is_set_back_keeps_nothing_from_being_given_out(
+    queue: Queue, tmp_path, monkeypatch
+) -> None:  # type: ignore[no-untyped-def]
+    (settings.CONFIG.run / "web").mkdir(parents=True, exist_ok=True)
+    monkeypatch.setitem(app.conf.beat_schedule, "pulse", {"task": "controlplane.pulse", "schedule": 0.1})
+    scheduler = LeasedScheduler(app, schedule_filename=str(tmp_path / "beat"))
+    # As it was told by a clock two hours ahead.
+    scheduler.schedule["pulse"].last_run_at += timedelta(hours=2)
+    scheduler._looked_at = time.time() + 7200
+    for _ in range(4):
+        scheduler.tick()
+        time.sleep(0.1)
+    assert queue.waiting("controlplane.pulse")
+    scheduler.close()
 
 
 def test_a_beat_without_redis_says_nothing_of_being_alive(tmp_path, monkeypatch, installation) -> None:  # type: ignore[no-untyped-def]
