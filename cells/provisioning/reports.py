@@ -16,17 +16,20 @@ from cells.provisioning.work import REST, quota
 from dataplane.planes import pods
 from dataplane.planes.models import Plane
 
-#: Told and reported at once.
+#: Reported at once.
 MOST = 5000
 _STATES = {Place.State.READY, Place.State.DRIFTED, Place.State.FAILED, Place.State.REMOVING}
 _CODE = re.compile(r"[a-z-]{0,40}")
 
 
 def wanted(plane: Plane) -> list[dict[str, Any]]:
-    """Places as the controller makes them; for its eyes alone: what images are pulled with is in it."""
+    """Places as the controller makes them, all of them: what it isn't told of it leaves alone, for ever.
+
+    For its eyes alone: what images are pulled with is in it.
+    """
     rows = Place.objects.filter(plane=plane).select_related("cell__project__tenant__plan").order_by("pk")
     found = []
-    for place in rows[:MOST]:
+    for place in rows:
         allowed = quota(place.cell.project.tenant.plan) if place.cell else None
         there = place.wanted and allowed is not None
         found.append(

@@ -280,6 +280,19 @@ def test_a_controller_speaks_of_its_own_places_only(world: World) -> None:
     assert (foreign.state, foreign.checked_at) == ("pending", None)
 
 
+def test_a_controller_is_told_of_every_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are taken in one report."""
+    monkeypatch.setattr(reports, "MOST", 1)
+    node = controller(world, made(world).plane)
+    provisioning.bind_environment(
+        acting_user=world.actor("owner"), tenant="acme", environment="production", plane="own"
+    )
+    world.project("shop")
+    world.project("blog")
+    told = node("POST", "/controller/plane", {"nodes": []}).json()["places"]
+    assert {place["project"] for place in told} == {"shop", "blog"}
+
+
 def test_a_place_is_forgotten_when_its_controller_says_that_it_is_gone(world: World) -> None:
     node = controller(world, made(world).plane)
     provisioning.bind_environment(
