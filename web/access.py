@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 
+from django.contrib.auth import get_user
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.http import urlencode
 
 from controlplane.errors import CytoplaneError, not_found
 from projects.models import Cell, Environment, Project
-from tenants.models import Tenant
+from tenants.models import Tenant, User
 from tenants.policy import Actor, actor_for, authorise_platform, get_tenant, may
 
 
@@ -36,6 +37,15 @@ def require_actor(request: HttpRequest) -> Actor:
     if actor is None:
         raise CytoplaneError("not-signed-in")
     return actor
+
+
+def actor_anew(request: HttpRequest) -> Actor:
+    """Who acts by now: session, account and roles are read again. Raises `not-signed-in`."""
+    user = get_user(request)
+    key = request.session.session_key
+    if not isinstance(user, User) or not key or not request.session.exists(key):
+        raise CytoplaneError("not-signed-in")
+    return actor_for(user, request_id=getattr(request, "request_id", ""))
 
 
 def signed_in(view: Callable) -> Callable:

@@ -12,9 +12,12 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 from django.http import StreamingHttpResponse
 
+from controlplane.errors import CytoplaneError
+
 T = TypeVar("T")
-#: A stream ends after this many seconds and the browser comes back: rights are checked again then.
+#: A stream ends after this many seconds and the browser comes back.
 LIFE = 240.0
+#: Seconds between two pings; rights are checked again with each.
 PING = 10.0
 
 
@@ -48,13 +51,20 @@ def response(events: AsyncIterator[bytes]) -> StreamingHttpResponse:
     return answer
 
 
-async def ticks(interval: float) -> AsyncIterator[bool]:
-    """Beats until the stream's life is over; true where a ping is due."""
+async def ticks(interval: float, check: Callable[[], Any]) -> AsyncIterator[bool]:
+    """Beats until the stream's life is over; true where a ping is due.
+
+    ``check`` looks again whether the stream may go on; an error of the catalogue ends it.
+    """
     end = time.monotonic() + LIFE
-    pinged = 0.0
+    pinged = time.monotonic() - PING
     while time.monotonic() < end:
         due = time.monotonic() - pinged >= PING
         if due:
             pinged = time.monotonic()
+            try:
+                await read(check)
+            except CytoplaneError:
+                return
         yield due
         await asyncio.sleep(interval)

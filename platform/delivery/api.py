@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from asgiref.sync import sync_to_async
-from django.db import connections
 from django.http import HttpRequest, StreamingHttpResponse
 from ninja import Router, Schema
 
+from api.auth import authenticate
 from api.paging import page
 from autoscaling import queries as autoscaling
+from controlplane.errors import CytoplaneError
+from dataplane.planes import polling
 from delivery import actions, queries, run_api
 from delivery.models import Deployment, LogChunk, Release, Replica
 from projects.queries import get_cell
@@ -20,7 +23,8 @@ from tenants.api import actor_of
 router = Router()
 router.add_router("", run_api.router)
 _CELL = "/tenants/{tenant}/projects/{project}/environments/{environment}"
-_FOLLOW_SECONDS = 600
+#: How long a log is followed, how often it is looked at, and whether it may still be read.
+_FOLLOW_SECONDS, _TICK, _CHECK_SECONDS = 600, 0.3, 10.0
 
 
 class Scale(Schema):
@@ -195,25 +199,32 @@ def deployment_log(
 ) -> StreamingHttpResponse:
     cell = get_cell(actor_of(request), tenant, project, environment)
     row = queries.get_deployment(cell, number)
-    return StreamingHttpResponse(_log(row.pk, follow), content_type="text/plain; charset=utf-8")
+
+    def check() -> None:
+        get_cell(authenticate(request), tenant, project, environment)
+
+    return StreamingHttpResponse(_log(row.pk, follow, check), content_type="text/plain; charset=utf-8")
 
 
-async def _log(number: int, follow: bool):  # type: ignore[no-untyped-def]
-    """The log's text; holds no connection while it waits."""
-    seen, tick = 0, 0.3
-    for _ in range(int(_FOLLOW_SECONDS / tick)):
-        seen, text, ended = await sync_to_async(_chunks, thread_sensitive=False)(number, seen)
+async def _log(number: int, follow: bool, check: Callable[[], None]) -> AsyncIterator[bytes]:
+    """The log's text; holds no connection while it waits. Ends when the reader may not read it any more."""
+    seen, checked = 0, time.monotonic()
+    for _ in range(int(_FOLLOW_SECONDS / _TICK)):
+        if time.monotonic() - checked >= _CHECK_SECONDS:
+            checked = time.monotonic()
+            try:
+                await polling.query(check)
+            except CytoplaneError:
+                return
+        seen, text, ended = await polling.query(_chunks, number, seen)
         if text:
             yield text.encode()
         if ended or not follow:
             return
-        await asyncio.sleep(tick)
+        await asyncio.sleep(_TICK)
 
 
 def _chunks(number: int, seen: int) -> tuple[int, str, bool]:
-    try:
-        ended = Deployment.objects.filter(pk=number, state__in=Deployment.ENDED).exists()
-        rows = list(LogChunk.objects.filter(deployment_id=number, pk__gt=seen).order_by("pk"))
-        return (rows[-1].pk if rows else seen), "".join(row.text for row in rows), ended
-    finally:
-        connections.close_all()
+    ended = Deployment.objects.filter(pk=number, state__in=Deployment.ENDED).exists()
+    rows = list(LogChunk.objects.filter(deployment_id=number, pk__gt=seen).order_by("pk"))
+    return (rows[-1].pk if rows else seen), "".join(row.text for row in rows), ended

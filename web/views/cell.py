@@ -16,7 +16,7 @@ from delivery import actions as delivery
 from projects import actions, queries
 from tenants.policy import Actor
 from web import layout, network, queries_cell, queries_deployment, sse
-from web.access import Place, cell_place, require_actor, signed_in
+from web.access import Place, actor_anew, cell_place, require_actor, signed_in
 from web.forms import perform
 from web.views.home import commands
 
@@ -60,7 +60,7 @@ def page(request: HttpRequest, actor: Actor, tenant: str, project: str, environm
 
 
 def _live(request: HttpRequest, names: tuple[str, str, str]) -> dict[str, Any]:
-    """What the stream compares: read anew, with the rights checked anew."""
+    """What the stream compares."""
     place = cell_place(require_actor(request), *names)
     context = _context(place)
     picture, drawings = context["picture"], context["drawings"]
@@ -90,7 +90,7 @@ async def events(request: HttpRequest, tenant: str, project: str, environment: s
 
     async def stream() -> AsyncIterator[bytes]:
         before, digest = first, ""
-        async for due in sse.ticks(INTERVAL):
+        async for due in sse.ticks(INTERVAL, lambda: cell_place(actor_anew(request), *names)):
             now = await sse.read(_live, request, names)
             if before["empty"] and not now["empty"]:
                 yield sse.event("go")

@@ -14,7 +14,7 @@ from delivery import actions
 from delivery.models import Deployment, Release
 from tenants.policy import Actor
 from web import queries_deployment, queries_logs, sse
-from web.access import Place, cell_place, require_actor, signed_in
+from web.access import Place, actor_anew, cell_place, signed_in
 from web.forms import perform
 from web.paging import Listing
 
@@ -89,7 +89,7 @@ async def events(
     """The log's lines as they are written, and when the rest of the page changed."""
 
     def check() -> None:
-        _deployment(cell_place(require_actor(request), tenant, project, environment), number)
+        _deployment(cell_place(actor_anew(request), tenant, project, environment), number)
 
     await sse.read(check)
     assembler = queries_logs.Assembler()
@@ -104,7 +104,7 @@ async def events(
 
     async def stream() -> AsyncIterator[bytes]:
         before: tuple[str, int] | None = None
-        async for due in sse.ticks(INTERVAL):
+        async for due in sse.ticks(INTERVAL, check):
             state, steps, lines = await sse.read(look)
             if lines:
                 yield sse.event("lines", lines)

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_GET
 
 from tenants.policy import Actor
 from web import queries_cell, queries_logs, sse
-from web.access import cell_place, require_actor, signed_in
+from web.access import Place, actor_anew, cell_place, signed_in
 from web.queries_logs import LogFilter
 
 INTERVAL = 0.7
@@ -55,14 +55,18 @@ async def events(request: HttpRequest, tenant: str, project: str, environment: s
     wanted = _filter(request)
     text = request.GET.get("after", "0")
     start = int(text) if text.isascii() and text.isdigit() else 0
-    cell = await sse.read(lambda: cell_place(require_actor(request), tenant, project, environment).cell)
+
+    def place() -> Place:
+        return cell_place(actor_anew(request), tenant, project, environment)
+
+    cell = (await sse.read(place)).cell
     # A browser that comes back tells how far it had read.
     seen = request.headers.get("Last-Event-ID", "")
     start = max(start, int(seen)) if seen.isascii() and seen.isdigit() else start
 
     async def stream() -> AsyncIterator[bytes]:
         after = start
-        async for due in sse.ticks(INTERVAL):
+        async for due in sse.ticks(INTERVAL, place):
             lines = await sse.read(queries_logs.workload_lines, cell, wanted, after=after or 1)
             if lines:
                 after = lines[-1].n

@@ -9,10 +9,13 @@ from django.conf import settings
 from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
+from delivery import api as delivery_api
 from delivery.models import LogChunk
 from telemetry.models import LogLine
 from tenants import actions, audit
+from tenants.models import Membership, Token
 from tests import factories
 from tests.factories import Api, World
 
@@ -186,6 +189,26 @@ def test_a_deployments_log_is_plain_text_and_ends() -> None:
         text = b"".join(answer).decode()
         assert text.startswith("-----> first\n")
         assert "v1 is live in production" in text
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume asynchronous iterators")
+@pytest.mark.parametrize("how", ["membership", "token"])
+def test_a_followed_log_ends_when_its_reader_may_not_read_it_any_more(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    deployment = world.push(world.cell())
+    monkeypatch.setattr(delivery_api, "_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(delivery_api, "_FOLLOW_SECONDS", 6)
+    path = f"/tenants/acme/projects/shop/environments/production/deployments/{deployment.pk}/log"
+    answer = world.api("viewer").get(f"{path}?follow=true")
+    if how == "membership":
+        Membership.objects.filter(user=world.person("viewer")).delete()
+    else:
+        Token.objects.update(revoked_at=timezone.now())
+    LogChunk.objects.create(deployment=deployment, text="secret\n")
+    assert b"secret" not in b"".join(answer)
 
 
 class Session:
