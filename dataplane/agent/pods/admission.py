@@ -14,7 +14,7 @@ from typing import Any
 from bpf.attach import NotOurs
 from dataplane.agent import network
 from dataplane.agent.kernel import Kernel
-from dataplane.agent.pods import verify
+from dataplane.agent.pods import server, verify
 from dataplane.agent.pods.cluster import Cluster, ClusterError
 from dataplane.agent.pods.local import Local, Pod
 from dataplane.agent.pods.others import Others
@@ -27,8 +27,9 @@ log = logging.getLogger("cytoplane.agent")
 STATE_SECONDS, FORCE_SECONDS = 8.0, 8.0
 #: How often is looked whether the earlier pod has ended.
 LOOK_SECONDS = 0.5
-#: Pods of one namespace that wait for desired state at a time: more would take the time of others' pods.
-WAITING = 4
+#: Pods of one namespace, and of all, that wait for desired state at a time: more would take the time of others'
+#: pods, which needn't wait.
+WAITING, WAITING_OF_ALL = 4, server.WORKERS - 8
 
 
 class Admission:
@@ -149,7 +150,7 @@ class Admission:
                 return f"desired state has no {replica} here"
             if why := verify.refusal(pod, endpoint, verify.images_of(self._config, endpoint)):
                 return why
-            if why := self._await_free(replica, pod["metadata"]["uid"], patience):
+            if why := self._await_free(replica, namespace, pod["metadata"]["uid"], patience):
                 return why
         assert self.kernel is not None
         try:
@@ -185,7 +186,7 @@ class Admission:
     def _patience(self, namespace: str, end: float) -> Iterator[float]:
         """Until when a pod may wait, on the monotonic clock: not at all with too many of its namespace's."""
         with self._change:
-            waits = self._waiting[namespace] < WAITING
+            waits = self._waiting[namespace] < WAITING and self._waiting.total() < WAITING_OF_ALL
             if waits:
                 self._waiting[namespace] += 1
         try:
@@ -202,25 +203,26 @@ class Admission:
                 self._change.wait(left)
             return self._wanted.get(replica)
 
-    def _await_free(self, replica: str, uid: str, end: float) -> str:
+    def _await_free(self, replica: str, namespace: str, uid: str, end: float) -> str:
         """As ``_held``, once its earlier pod has had the time to end."""
-        while why := self._held(replica, uid):
+        while why := self._held(replica, namespace, uid):
             if time.monotonic() + LOOK_SECONDS > end:
                 break
             time.sleep(LOOK_SECONDS)
         return why
 
-    def _held(self, replica: str, uid: str) -> str:
+    def _held(self, replica: str, namespace: str, uid: str) -> str:
         """Why the replica isn't free, as a sentence: it is one pod. On this node one holds it as long as its
-        network is there; on another until it has ended, or is to end and its node isn't heard of any more."""
+        network is there; on another until it has ended, or is to end and its node isn't heard of any more.
+        A pod outside of the replica's namespace never does, whatever a node says of it."""
         own = self._local.get(replica)
         if own is not None and own.uid != uid and own.there():
             return f"{replica} is pod {own.name} still"
         for said in self._others.said():
             other = said.pods.get(replica)
-            if other is None or other.uid == uid:
+            if other is None or other.uid == uid or other.namespace != namespace:
                 continue
-            if self._lives(other.namespace, replica, other.uid, said.node):
+            if self._lives(namespace, replica, other.uid, said.node):
                 return f"{replica} is a pod on {said.node} still"
         return ""
 

@@ -12,6 +12,7 @@ import pytest
 
 from dataplane.agent import network
 from dataplane.agent.pods import admission as module
+from dataplane.agent.pods import server
 from dataplane.agent.pods.admission import Admission
 from dataplane.agent.pods.cluster import ClusterError
 from dataplane.agent.pods.local import Local
@@ -255,6 +256,31 @@ def test_pods_of_one_namespace_that_wait_for_nothing_do_not_use_up_everybodys_ti
     for thread in waiting:
         thread.join(20)
     assert said == [None] * module.WAITING and not desk.admission._waiting
+
+
+def test_pods_of_many_namespaces_leave_room_for_those_that_neednt_wait(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STATE_SECONDS", 30.0)
+    desk.admission._waiting.update({f"cell-{n}-0123abcd": module.WAITING for n in range(1, 7)})
+    assert desk.admission._waiting.total() == module.WAITING_OF_ALL < server.WORKERS
+    desk.cluster.add("p1", "r1")
+    begun = time.monotonic()
+    assert desk.ask("p1") == "desired state has no r1 here"
+    assert time.monotonic() - begun < 5
+    desk.desire("r1")
+    assert desk.ask("p1") is None
+
+
+def test_a_pod_of_another_namespace_holds_nobodys_replica_whatever_a_node_says(desk: Desk) -> None:
+    desk.desire("r1")
+    desk.cluster.add("new", "r1")
+    desk.cluster.add("old", "r1", uid="u-old", node="node2")
+    for elsewhere in ("cell-8-0123abcd", "../../nodes"):
+        placement = Placement("node2", "u-old", elsewhere, "10.112.130.5", "")
+        desk.others.all = [Said("node2", ("10.112.1.12",), {"r1": placement})]
+        assert desk.ask("new") is None
+        assert desk.ask("new", "DEL") is None
 
 
 def test_a_replica_is_one_pod_of_the_plane(desk: Desk) -> None:
