@@ -75,9 +75,10 @@ def on_unreadable(request: HttpRequest, error: HttpError) -> HttpResponse:
 
 
 @api.exception_handler(DataError)
-def on_unstorable(request: HttpRequest, error: DataError) -> HttpResponse:
-    """PostgreSQL's text holds no zero bytes and its columns have a length."""
-    message = "A value is too long or holds a zero byte."
+@api.exception_handler(UnicodeEncodeError)
+def on_unstorable(request: HttpRequest, error: DataError | UnicodeEncodeError) -> HttpResponse:
+    """PostgreSQL's text is UTF-8 without zero bytes, and its columns have a length; JSON can say more."""
+    message = "A value is too long, or holds a zero byte or half a character."
     return on_error(request, CytoplaneError("invalid", field="the request", message=message))
 
 

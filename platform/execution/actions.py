@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import redis
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from controlplane.errors import CytoplaneError, not_found
@@ -22,8 +22,12 @@ from tenants.policy import Actor, authorise
 
 log = logging.getLogger("cytoplane.execution")
 State = Session.State
-#: Open sessions at once: of one cell, and of one person.
-MOST_OF_CELL, MOST_OF_PERSON = 10, 5
+#: Open sessions at once. A tenant's count for as long as Redis holds what they printed.
+MOST_OF_CELL, MOST_OF_PERSON, MOST_OF_TENANT, MOST_OF_PLANE = 10, 5, 20, 50
+#: Of advisory locks.
+_LOCK_CLASS = 7340
+#: Between a session's end in its row and in what was printed.
+_MOMENT = timedelta(seconds=5)
 MOST_WORDS, LONGEST_COMMAND = 256, 16 * 1024
 WAITING_LIMIT = timedelta(seconds=20)
 IDLE_LIMIT = timedelta(minutes=15)
@@ -50,8 +54,9 @@ def open_session(
     row = _replica(cell, component, replica)
     with transaction.atomic():
         # Whoever opens two at once is counted one after the other.
-        Cell.objects.select_for_update().get(pk=cell.pk)
-        _count(acting_user, cell)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK_CLASS, row.plane_id])
+        _count(acting_user, cell, row.plane)
         session = Session.objects.create(
             cell=cell,
             plane_id=row.plane_id,
@@ -116,13 +121,21 @@ def _node_of(row: Replica) -> str:
     return name
 
 
-def _count(actor: Actor, cell: Cell) -> None:
-    live = Session.objects.exclude(state=State.ENDED)
-    for rows, most, whose in (
-        (live.filter(cell=cell), MOST_OF_CELL, f"{cell} has"),
-        (live.filter(user=actor.user), MOST_OF_PERSON, "You have"),
+def _count(actor: Actor, cell: Cell, plane: Plane) -> None:
+    live, tenant = Session.objects.exclude(state=State.ENDED), cell.project.tenant
+    lately = Session.objects.filter(state=State.ENDED, cell__project__tenant=tenant)
+    lately = lately.filter(ended_at__gte=timezone.now() - IDLE_LIMIT - timedelta(seconds=relay.KEPT_SECONDS))
+    try:
+        unread = relay.unread(relay.connection(), list(lately.values_list("pk", flat=True)))
+    except redis.RedisError:
+        raise CytoplaneError("unavailable", part="redis") from None
+    for rows, more, most, whose in (
+        (live.filter(cell=cell), 0, MOST_OF_CELL, f"{cell} has"),
+        (live.filter(user=actor.user), 0, MOST_OF_PERSON, "You have"),
+        (live.filter(cell__project__tenant=tenant), unread, MOST_OF_TENANT, f"{tenant} has"),
+        (live.filter(plane=plane), 0, MOST_OF_PLANE, "The data plane has"),
     ):
-        if rows.count() >= most:
+        if rows.count() + more >= most:
             raise CytoplaneError("conflict", message=f"{whose} {most} sessions open, which is the limit.")
 
 
@@ -139,6 +152,8 @@ def claim(node: Node, session_id: int) -> tuple[Session, dict[str, Any]] | None:
         session = rows.first()
         if session is None:
             return None
+        # Before it counts as running: who asks in this moment would take its agent for gone.
+        relay.present(relay.connection(), session.pk, relay.AGENT)
         session.state, session.node, session.started_at = State.RUNNING, node, timezone.now()
         session.save(update_fields=["state", "node", "started_at"])
     kept = relay.take(relay.connection(), session.pk)
@@ -220,6 +235,18 @@ def _over(session: Session, who: str, client: redis.Redis) -> str:
     if who == relay.CLIENT and relay.gone(client, session.pk, relay.AGENT):
         return "The agent of its node is gone."
     return ""
+
+
+def keep(session: Session) -> bool:
+    """Keep what an ended session printed while its reader still comes for it; False if it is lost."""
+    assert session.ended_at is not None
+    age = timezone.now() - session.ended_at
+    try:
+        there = relay.keep(relay.connection(), session.pk, longer=age < IDLE_LIMIT)
+    except redis.RedisError:
+        return False
+    # Its row is written a moment before the end is in the stream.
+    return there or age < _MOMENT
 
 
 def restarted(node: Node) -> int:

@@ -27,6 +27,7 @@ from tenants.policy import authorise
 router = Router()
 _CELL = "/tenants/{tenant}/projects/{project}/environments/{environment}"
 _ONE = f"{_CELL}/sessions/{{number}}"
+_LOST = "What it printed last is lost: nobody came for it in time, or Redis was started anew."
 #: Seconds that a question for output may wait: less than the silence after which a side counts as gone.
 _LONGEST_WAIT = 5.0
 
@@ -164,10 +165,12 @@ async def _output(row: Session, after: int, seconds: float, hold: bool) -> Async
     ``hold``: the person's side has no room yet for what was printed, and only shows that it is there.
     """
     lively = await polling.query(actions.look, row, relay.CLIENT)
-    found = relay.Pieces(after, [])
+    found, all_read = relay.Pieces(after, []), False
     if not hold:
         try:
             found = await relay.pull(row.pk, relay.OUTPUT, after, seconds if lively else 0.0)
+            # What was running may have printed more and ended since; what had ended hasn't.
+            all_read = not found.pieces and (found.over or not lively)
         except redis.RedisError:
             pass
         except asyncio.CancelledError:
@@ -176,12 +179,18 @@ async def _output(row: Session, after: int, seconds: float, hold: bool) -> Async
                 await asyncio.shield(relay.leaving(row.pk, relay.CLIENT))
             raise
     now = await polling.query(Session.objects.filter(pk=row.pk).first)
+    ended = None
     if now is None:
         row.state, row.reason = Session.State.ENDED, "What it ran in was destroyed."
-    row = now or row
-    # What was printed before the end comes first, however many questions that takes.
-    ended = row.state == Session.State.ENDED and not found.pieces and not hold
-    document = {"last": found.last, "pieces": found.pieces, "ended": session_out(row) if ended else None}
+        ended = session_out(row)
+    elif now.state == Session.State.ENDED:
+        # What was printed before the end comes first, however many questions that takes.
+        kept = await polling.query(actions.keep, now)
+        if all_read or not (kept or found.pieces or hold):
+            ended = session_out(now)
+            if not kept and now.exit_code is not None:
+                ended |= {"exit_code": None, "reason": _LOST}
+    document = {"last": found.last, "pieces": found.pieces, "ended": ended}
     yield json.dumps(document, default=lambda moment: moment.isoformat()).encode()
 
 

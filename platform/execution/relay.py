@@ -16,8 +16,8 @@ import redis
 import redis.asyncio
 from django.conf import settings
 
-#: Of one direction: pieces that wait for the reader, and bytes of one.
-MOST_PIECES, LARGEST_PIECE = 32, 32 * 1024
+#: Of one direction: pieces that wait for the reader, and bytes of one. All of a session is less than 1.1 MiB.
+MOST_PIECES, LARGEST_PIECE = 12, 32 * 1024
 #: Keys of a session that nobody asks about any more.
 KEPT_SECONDS = 120
 #: So long one side may say nothing before it counts as gone.
@@ -46,10 +46,14 @@ def connection() -> redis.Redis:
 
 @dataclass(frozen=True)
 class Pieces:
-    """What a reader gets: the pieces, and the number of the last one, to be named when asking on."""
+    """What a reader gets: the pieces, and the number of the last one, to be named when asking on.
+
+    ``over``: nothing comes behind them.
+    """
 
     last: int
     pieces: list[dict[str, Any]]
+    over: bool = False
 
 
 def begin(client: redis.Redis, session: int, command: list[str], size: tuple[int, int]) -> None:
@@ -67,20 +71,22 @@ def announce(client: redis.Redis, plane_id: int, session: int) -> None:
 def take(client: redis.Redis, session: int) -> dict[str, Any] | None:
     """Command and size, once; None if it isn't kept any more."""
     kept = client.getdel(_key(session, "command"))
-    if kept is None:
-        return None
-    client.set(_key(session, AGENT), "1", ex=SILENCE_SECONDS)
-    return json.loads(kept)
+    return None if kept is None else json.loads(kept)
 
 
 def push(client: redis.Redis, session: int, stream: str, number: int, piece: dict[str, Any]) -> bool:
-    """Put in the piece with this number; False: there is no room yet. A piece that is sent again counts once."""
+    """Put in the piece with this number; False: there is no room yet. A piece that is sent again counts once.
+
+    Raises ``redis.RedisError``.
+    """
     key = _key(session, stream)
     if client.xlen(key) >= MOST_PIECES:
         return False
     try:
         client.xadd(key, {"piece": json.dumps(piece)}, id=f"{number}-1")
-    except redis.ResponseError:
+    except redis.ResponseError as error:
+        if "equal or smaller" not in str(error):
+            raise  # Redis has no memory left, for example: it isn't there.
         return True  # It is there already, or was read.
     client.expire(key, KEPT_SECONDS)
     client.set(_key(session, "moved"), str(time.time()), ex=KEPT_SECONDS)
@@ -114,11 +120,28 @@ def still_for(client: redis.Redis, session: int) -> float | None:
 
 
 def end(client: redis.Redis, session: int) -> None:
-    """Wake both readers: the row says how it ended. What was written before it can still be read."""
-    client.delete(_key(session, "command"))
-    for stream in (INPUT, OUTPUT):
-        client.xadd(_key(session, stream), {"piece": json.dumps({"over": True})})
-        client.expire(_key(session, stream), KEPT_SECONDS)
+    """Wake both readers: the row says how it ended. What was printed before it can still be read."""
+    with client.pipeline() as all_at_once:
+        all_at_once.delete(_key(session, "command"), _key(session, INPUT))
+        for stream in (INPUT, OUTPUT):
+            all_at_once.xadd(_key(session, stream), {"piece": json.dumps({"over": True})})
+            all_at_once.expire(_key(session, stream), KEPT_SECONDS)
+        all_at_once.execute()
+
+
+def keep(client: redis.Redis, session: int, *, longer: bool) -> bool:
+    """Whether what one that has ended printed is there. ``longer``: keep it for another while."""
+    key = _key(session, OUTPUT)
+    return bool(client.expire(key, KEPT_SECONDS) if longer else client.exists(key))
+
+
+def unread(client: redis.Redis, sessions: list[int]) -> int:
+    """How many of these, which have ended, have printed what nobody has read yet."""
+    with client.pipeline(transaction=False) as questions:
+        for session in sessions:
+            questions.xlen(_key(session, OUTPUT))
+        # The end itself is one of them.
+        return sum(length > 1 for length in questions.execute())
 
 
 async def pull(session: int, stream: str, after: int, seconds: float) -> Pieces:
@@ -142,4 +165,5 @@ async def pull(session: int, stream: str, after: int, seconds: float) -> Pieces:
     numbers = [
         int(name.split(b"-")[0]) for (name, _), piece in zip(rows, pieces, strict=True) if "over" not in piece
     ]
-    return Pieces(numbers[-1] if numbers else after, [piece for piece in pieces if "over" not in piece])
+    said = [piece for piece in pieces if "over" not in piece]
+    return Pieces(numbers[-1] if numbers else after, said, over=len(said) < len(pieces))

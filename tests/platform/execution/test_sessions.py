@@ -149,9 +149,11 @@ def test_on_a_cluster_only_the_replicas_node_is_asked(world: World, cell: Cell) 
 def test_only_what_runs_is_entered(world: World, cell: Cell) -> None:
     for body, error in (
         ({"component": "nothing"}, "not-found"),
+        ({"component": "a\ud800"}, "invalid"),
         ({"component": "api", "replica": 7}, "not-found"),
         ({"component": "api", "command": []}, "invalid"),
         ({"component": "api", "command": ["a\0b"]}, "invalid"),
+        ({"component": "api", "command": ["a\ud800"]}, "invalid"),
         ({"component": "api", "command": ["x" * 20000]}, "invalid"),
         ({"component": "api", "rows": 0}, "invalid"),
     ):
