@@ -150,6 +150,11 @@ CATALOGUE: dict[str, Entry] = {
         "{limit} runs go on at once in {cell}, which is the most.",
         "Wait for one to end, or cancel one: `cyto runs`.",
     ),
+    "runs-paced": Entry(
+        429,
+        "{tenant} has begun {limit} runs within ten minutes, which is the most.",
+        "Wait a few minutes. What is short and frequent fits into one run.",
+    ),
     "job-failed": Entry(
         422,
         "The job {component} failed: {reason}",

@@ -77,7 +77,7 @@ def _begin(deployment: Deployment, release: Release, name: str, attempt: int) ->
             attempt=attempt,
         )
     except CytoplaneError as error:
-        if error.code != "runs-full":
+        if error.code not in runs.FULL:
             raise
         # Those that go on end, perhaps this deployment's own; the sweep looks again.
         text = f"The job {name} waits: {error.message}"

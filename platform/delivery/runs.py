@@ -29,6 +29,10 @@ from tenants.keys import Box
 
 #: Runs of a cell at once.
 MOST_AT_ONCE = 5
+#: Runs of a tenant that may begin while an address rests: each takes one of its plane's, which all tenants share.
+MOST_BEGUN = 600
+#: What passes by itself and keeps a run from beginning now.
+FULL = ("runs-full", "runs-paced")
 #: Until what can't be started is given up; images may be pulled in it.
 START = timedelta(minutes=3)
 #: Nodes end what takes too long themselves, with a grace of ten seconds, and tell it after its last lines; the
@@ -65,7 +69,7 @@ def begin(
     cell: Cell, release: Release, name: str, *, kind: str, created_by: str, words: list[str] | None = None,
     timeout: int = 0, **more: Any,
 ) -> Run:  # fmt: skip
-    """A run on its way. Call with the cell's row locked. Raises `runs-full`, `quota` and `unavailable`."""
+    """A run on its way. Call with the cell's row locked. Raises `runs-full`, `runs-paced`, `quota`, `unavailable`."""
     plane = cell.environment.plane
     if plane is None:
         raise CytoplaneError("unavailable", part="a data plane for this environment")
@@ -73,6 +77,10 @@ def begin(
         raise CytoplaneError("runs-full", cell=str(cell), limit=MOST_AT_ONCE)
     component = component_of(release, name)
     quotas.check_run(cell, component)
+    tenant = cell.project.tenant
+    lately = Run.objects.filter(workload__cell__project__tenant=tenant, created_at__gt=_rested())
+    if lately.exclude(replica_number=None).count() >= MOST_BEGUN:
+        raise CytoplaneError("runs-paced", tenant=tenant.slug, limit=MOST_BEGUN)
     workload = Workload.objects.get(cell=cell, component__name=name)
     run = Run.objects.create(
         workload=workload,
@@ -102,6 +110,11 @@ def begin(
     return run
 
 
+def _rested() -> datetime:
+    """What was freed before may be used again."""
+    return timezone.now() - numbers.REST
+
+
 def words_of(run: Run, tenant_id: int) -> list[str]:
     """What a run's process is called with. Call only to send it to the node that runs it."""
     return json.loads(Box(tenant_id).unseal(run.command, purpose(run.pk)))
@@ -113,12 +126,12 @@ def _changed(cell: Cell) -> None:
 
 
 def forget(workload: Workload) -> None:
-    """Delete what is older than what is kept of a component's ended runs."""
+    """Delete what is older than what is kept of a component's ended runs; not what still counts."""
     old = Run.objects.filter(workload=workload, replica=None).exclude(state__in=Run.ACTIVE)
     # A deployment that goes on knows by the row that its job has run.
     old = old.exclude(Exists(Deployment.objects.filter(pk=OuterRef("deployment")).exclude(state__in=ENDED)))
     for pk in old.order_by("-pk").values_list("pk", flat=True)[KEPT:][:1]:
-        old.filter(pk__lte=pk).delete()
+        old.filter(pk__lte=pk).exclude(replica_number__isnull=False, created_at__gt=_rested()).delete()
 
 
 @transaction.atomic

@@ -15,7 +15,7 @@ from cells.provisioning import states
 from cells.provisioning.models import Place
 from controlplane.errors import CytoplaneError
 from dataplane.drivers import DriverError
-from dataplane.planes import presence, snapshots
+from dataplane.planes import numbers, presence, snapshots
 from dataplane.planes.models import Node, Plane, ReplicaAddress, Touched, Unit
 from delivery import actions, machine, run_actions, runs
 from delivery.models import Deployment, Replica, Run
@@ -299,6 +299,28 @@ def test_only_so_many_go_on_at_once_and_the_plan_counts_them(world: World, cell:
     assert refused.value.code == "quota"
 
 
+def test_only_so_many_begin_while_an_address_rests(
+    world: World, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "MOST_BEGUN", 3)
+    monkeypatch.setattr(runs, "KEPT", 0)
+    for _ in range(3):
+        run_actions.cancel(acting_user=world.actor(), cell=cell, run=start(world, cell, "job"))
+    with pytest.raises(CytoplaneError) as refused:
+        start(world, cell, "job")
+    assert refused.value.code == "runs-paced"
+    other = world.cell(tenant="globex")
+    world.deploy(other)
+    run_actions.start(
+        acting_user=world.actor("owner", "globex"),
+        cell=world.cell(other.project),
+        component="web",
+        words=["a"],
+    )
+    Run.objects.update(created_at=timezone.now() - numbers.REST)
+    start(world, cell, "job")
+
+
 def test_a_cancelled_run_goes_at_once(world: World, cell: Cell) -> None:
     run = start(world, cell, "job")
     Touched.objects.all().delete()
@@ -406,4 +428,5 @@ def test_only_so_many_ended_runs_are_kept(world: World, cell: Cell, monkeypatch:
     for _ in range(5):
         run = start(world, cell, "job")
         run_actions.cancel(acting_user=world.actor(), cell=cell, run=run)
+        Run.objects.filter(pk=run.pk).update(created_at=timezone.now() - numbers.REST)
     assert Run.objects.count() == 3

@@ -311,7 +311,7 @@ def test_a_job_isnt_forgotten_while_its_deployment_goes_on(
     deployment = pushed(world, world.cell())
     run = Run.objects.get()
     says(world, run, "ended", exit_code=0)
-    Run.objects.filter(pk=run.pk).update(replica=None)
+    Run.objects.filter(pk=run.pk).update(replica=None, created_at=timezone.now() - timedelta(hours=1))
     runs.forget(run.workload)
     machine.advance(deployment.pk)
     assert Run.objects.count() == 1, "it has run"
