@@ -240,6 +240,10 @@ def test_without_policies_there_are_none() -> None:
         ),
         ({"databse": {}}, "databse"),
         ({"applications": {"domain": "example.com"}}, "could set cookies"),
+        (
+            {"portal": {"url": "https://Portal.Example.com"}, "applications": {"domain": "example.com"}},
+            "could set cookies",
+        ),
         ({"images": {"controlPlane": "example.com/control-plane"}}, "images.controlPlane"),
         ({"images": {"controlPlane": "example.com/a:1", "registry": ""}}, "images.registry is needed"),
         ({"admin": {"email": "admin@example.com", "existingSecret": ""}}, "admin.existingSecret is needed"),

@@ -32,7 +32,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 
 {{/* What can't be said in the schema: values that contradict each other. */}}
 {{- define "cytoplane.check" -}}
-{{- $host := (urlParse .Values.portal.url).hostname -}}
+{{- $host := (urlParse .Values.portal.url).hostname | lower -}}
 {{- $domain := .Values.applications.domain -}}
 {{- if or (eq $host $domain) (hasSuffix (printf ".%s" $domain) $host) (hasSuffix (printf ".%s" $host) $domain) -}}
 {{- fail (printf "applications under %s could set cookies for the portal at %s: choose domains of which neither is a part of the other" $domain $host) -}}
