@@ -123,6 +123,8 @@ class Kernel(PodTables):
         self._followed = False
         #: Identities whose rules are those of a later generation, and of which.
         self._ahead: dict[str, int] = {}
+        #: Identities that were taken out ahead, with what the kernel had learned for them.
+        self._emptied: set[int] = set()
         self._known: dict[str, network.Namespace] = {}
         self._gateway_extra: dict[int, network.Address] = {}
         self._declared_floor: list[tuple[str, str]] = []
@@ -245,6 +247,9 @@ class Kernel(PodTables):
                 if entry is None:
                     self._tables.remove_identity(int(text))
                     changed.add(int(text))
+                    # A later generation may have it again before this one is applied.
+                    self._emptied.add(int(text))
+                    self._limits = None
                     continue
                 external = [External(*e) for e in entry["external"]]
                 with contextlib.suppress(OSError):
@@ -313,6 +318,12 @@ class Kernel(PodTables):
         self._changed(changed)
         if failures:
             raise KernelError(f"{'; '.join(failures[:3])} ({len(failures)} refused)")
+
+    def emptied(self) -> set[int]:
+        """Identities that lost what was learned for them since the last call, whoever has them now."""
+        with self._lock:
+            found, self._emptied = self._emptied, set()
+        return found
 
     @staticmethod
     def _concerned(

@@ -80,8 +80,9 @@ class Learning:
         self.problem = ""
 
     # What may be learned.
-    def update(self, boundary: Mapping[str, Any], floor: Iterable[str]) -> None:
-        """Take over what is declared; what isn't any more is closed before this returns."""
+    def update(self, boundary: Mapping[str, Any], floor: Iterable[str], emptied: Iterable[int] = ()) -> None:
+        """Take over what is declared; what isn't any more is closed before this returns. ``emptied``: identities
+        for which the kernel has nothing any more: what is still declared for them is opened again."""
         declared = {
             int(identity): [(str(e[0]), int(e[1]), int(e[2]), int(e[3])) for e in entries]
             for identity, entries in boundary.get("external_names", {}).items()
@@ -92,6 +93,9 @@ class Learning:
                 self._take_over(declared)
             identities = {*self._declared, *declared, *self._open, *self._answers, *self._found}
             changed = {i for i in identities if self._declared.get(i) != declared.get(i) or not self._begun}
+            for identity in emptied:
+                if self._open.pop(identity, None) is not None:
+                    changed.add(identity)
             self._declared, self._begun = declared, True
             lost = {identity for identity in changed if self._settle(identity)}
             self._stamps.update(dict.fromkeys(changed, time.time_ns()))

@@ -46,7 +46,7 @@ class Names:
     def apply(self, boundary: Mapping[str, Any]) -> None:
         """Close what isn't declared any more; from the first time on the resolver may ask."""
         self._boundary = {"floor": boundary["floor"]}
-        self.learning.update(boundary, self._floor())
+        self.learning.update(boundary, self._floor(), self._kernel.emptied())
         self._lessons.start()
 
     def refresh(self) -> bool:

@@ -109,6 +109,21 @@ def test_an_earlier_generation_that_is_applied_late_and_whole_opens_nothing_agai
 
 
 @pytest.mark.root
+def test_who_is_taken_out_and_back_before_either_is_applied_keeps_its_limits(opened: Kernel) -> None:
+    limited = {**boundary(OPEN), "limits": {WEB: [0, 0, 0, 7]}}
+    opened.apply(limited, None, 1)
+    opened.emptied()
+    opened.follow({WEB: None}, 2)
+    opened.follow({WEB: OPEN[WEB]}, 3)
+    opened.apply(limited, {WEB: OPEN[WEB]}, 3)
+    raw = opened._tables._maps["limits"].get(layout.U32.pack(int(WEB)))
+    assert raw is not None and layout.LIMIT.unpack(raw)[-1] == 7
+    current = opened._tables._maps["identities"].get(layout.U32.pack(int(WEB)))
+    assert current is not None and layout.IDENTITY.unpack(current)[-1] & layout.IDENTITY_LIMITED
+    assert (opened.emptied(), opened.emptied()) == ({int(WEB)}, set())
+
+
+@pytest.mark.root
 def test_generations_that_are_numbered_anew_hold_up_nothing(opened: Kernel) -> None:
     opened.follow(CLOSED, 1000)
     opened.follow(None, 1)

@@ -50,3 +50,18 @@ def test_a_round_ends_when_it_has_taken_long_and_the_longest_ended_come_first(tm
     assert looked == [MANY - n for n in range(len(looked))] and 0 < len(looked) <= 4
     made.tidy(lambda identity: set())
     assert memory.open == set(), "the others are looked at in the next round"
+
+
+def test_an_identity_that_was_taken_out_and_is_back_has_what_it_was_answered(tmp_path: Path) -> None:
+    """Nobody asks again for what he knows for an hour."""
+    memory = Memory()
+    made = Learning(memory, tmp_path / "learned.json")  # type: ignore[arg-type]
+    boundary = {"external_names": {"70": [["api.example.test", 443, TCP, 1]]}}
+    made.update(boundary, [])
+    made.teach(70, "api.example.test", ["198.51.100.7"], 3600)
+    memory.open.clear()
+    made.update(boundary, [], {70, 71})
+    assert memory.open == {(70, "198.51.100.7")}
+    memory.open.clear()
+    made.update({}, [], {70})
+    assert memory.open == set()
