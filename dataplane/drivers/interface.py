@@ -123,6 +123,12 @@ class Rejected(DriverError):
     code = "rejected"
 
 
+class NoRoom(Rejected):
+    """What the cell may hold is used up; until something of it ends."""
+
+    passing = True
+
+
 class Driver(Protocol):
     """An engine's driver. All methods raise ``DriverError``."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import ssl
 from types import TracebackType
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 
 from dataplane import reporting
-from dataplane.drivers.interface import Denied, DriverError, Rejected, Unreachable
+from dataplane.drivers.interface import Denied, DriverError, NoRoom, Rejected, Unreachable
 from dataplane.drivers.kubernetes.budget import Budget
 from dataplane.drivers.kubernetes.kubeconfig import Kubeconfig
 from dataplane.drivers.kubernetes.memory import memory_file
@@ -217,6 +218,8 @@ class Api:
 
 def failure(status: int, message: str) -> DriverError:
     """A refused request in the words of the interface."""
+    if (refused := admission(message)) is not None:
+        return refused
     if status in (401, 403):
         return Denied(f"The cluster refuses the kubeconfig's credentials: {message}")
     if status == 409:
@@ -224,6 +227,15 @@ def failure(status: int, message: str) -> DriverError:
     if status == 429 or status >= 500:
         return Unreachable(f"The cluster can't answer at the moment: {message}")
     return Rejected(f"The cluster refuses the cell: {message}")
+
+
+def admission(message: str) -> DriverError | None:
+    """What the cluster's admission said, if it did: it answers with the status of rights that are missing."""
+    if "exceeded quota" in message:
+        return NoRoom(f"The cell's quota has no room: {message}")
+    if "violates PodSecurity" in message or re.search(r"forbidden: .*usage per (Container|Pod)", message):
+        return Rejected(f"The cluster refuses the cell: {message}")
+    return None
 
 
 def _message(response: httpx.Response) -> str:

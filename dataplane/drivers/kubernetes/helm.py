@@ -31,6 +31,7 @@ from pyhelm3.errors import (
 )
 
 from dataplane.drivers.interface import Denied, DriverError, Rejected, Taken, Unreachable
+from dataplane.drivers.kubernetes.api import admission
 from dataplane.drivers.kubernetes.budget import Budget
 from dataplane.drivers.kubernetes.kubeconfig import Kubeconfig
 from dataplane.drivers.kubernetes.memory import memory_file
@@ -166,6 +167,8 @@ def failure(error: Error) -> DriverError:
     text = error.stderr.decode(errors="replace").strip()
     lines = [line for line in text.splitlines() if line.startswith("Error:")] or text.splitlines()[-1:]
     said = " ".join(lines).removeprefix("Error: ")[:500] or f"exit code {error.returncode}"
+    if (refused := admission(said)) is not None:
+        return refused
     lower = said.lower()
     if isinstance(error, ResourceAlreadyExistsError) or _TAKEN.search(lower):
         return Taken(f"Something that isn't ours has the cell's place: {said}")
