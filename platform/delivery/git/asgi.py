@@ -125,7 +125,8 @@ def _authorise(header: str, tenant: str, project: str, action: str) -> tuple[Act
 
 
 def _command(service: str, path: Path, *more: str) -> list[str]:
-    return ["git", service.removeprefix("git-"), "--stateless-rpc", *more, str(path)]
+    limit = f"--data={repository.MEMORY}"
+    return ["prlimit", limit, "git", service.removeprefix("git-"), "--stateless-rpc", *more, str(path)]
 
 
 def _protocol(headers: dict[str, str]) -> dict[str, str]:

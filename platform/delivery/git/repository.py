@@ -21,6 +21,9 @@ from projects.models import Project
 
 LARGEST_PUSH = 128 * 2**20
 LARGEST_ARCHIVE = 256 * 2**20
+#: Memory of each process that serves a client: an object of many gigabytes is a few megabytes in a pack,
+#: and git holds objects as a whole.
+MEMORY = 2**30
 MOST_FILES = 20000
 #: As the kernel: a longer chain of links is an error to whoever opens it.
 _MOST_LINKS = 40
@@ -30,6 +33,8 @@ HOOKS = Path(__file__).parent / "hooks"
 _OPTIONS = {
     "core.hooksPath": str(HOOKS),
     "core.alternateRefsCommand": "true",
+    # Larger files aren't held as a whole.
+    "core.bigFileThreshold": "16m",
     "receive.fsckObjects": "true",
     "transfer.fsckObjects": "true",
     "receive.maxInputSize": str(LARGEST_PUSH),

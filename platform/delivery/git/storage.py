@@ -32,7 +32,6 @@ _LIMITS = {
     "pack.threads": "1",
     "pack.windowMemory": "64m",
     "pack.deltaCacheSize": "32m",
-    "core.bigFileThreshold": "16m",
 }
 
 

@@ -261,6 +261,24 @@ def test_too_large_a_push_is_refused(git: Git, monkeypatch: pytest.MonkeyPatch) 
     assert not Deployment.objects.exists()
 
 
+def test_an_object_that_unpacks_to_more_than_memory_is_refused(
+    git: Git, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(repository, "MEMORY", 96 * 2**20)
+    clone = git.clone()
+    clone.commit("Small", a="1")
+    # What is small in a pack and is held as a whole; files aren't.
+    (tmp_path / "message").write_text("x" * 128 * 2**20)
+    bomb = clone.git("commit-tree", "HEAD^{tree}", "-F", str(tmp_path / "message")).strip()
+    done = clone.push(f"{bomb}:refs/heads/notes")
+    assert done.code != 0, done.output
+    assert refs(git) == {}
+    (clone.folder / "zeros").write_bytes(bytes(128 * 2**20))
+    clone.commit("A large file")
+    done = clone.push("main:notes")
+    assert done.code == 0, done.output
+
+
 def test_hooks_and_settings_of_the_source_are_never_run(git: Git, tmp_path: Path) -> None:
     clone = git.clone()
     mark = tmp_path / "ran"
