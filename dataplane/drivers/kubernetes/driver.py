@@ -20,7 +20,7 @@ from dataplane.drivers.kubernetes.budget import Budget
 from dataplane.drivers.kubernetes.drift import Drift, owned, with_ownership
 from dataplane.drivers.kubernetes.helm import Helm
 from dataplane.drivers.kubernetes.kubeconfig import Kubeconfig
-from dataplane.drivers.kubernetes.records import RELEASES, UNFINISHED, Record, newest
+from dataplane.drivers.kubernetes.records import RELEASES, UNFINISHED, Record, forget, newest
 from dataplane.drivers.kubernetes.site import Site
 from dataplane.drivers.kubernetes.workloads import workload
 
@@ -138,15 +138,20 @@ class Kubernetes:
                 if newest(api, cell.location) is None:
                     return CellStatus(CellState.ABSENT)
                 raise
-            if newest(api, cell.location) is not None:
+            if namespace is not None and not _going(namespace) and newest(api, cell.location) is not None:
                 helm.uninstall(cell.location)
                 namespace = _namespace(api, cell)
             if namespace is not None and not _going(namespace):
                 api.delete("v1", "Namespace", "", cell.location)
                 namespace = _namespace(api, cell)
-            if namespace is not None and leaving.stuck(namespace):
+            if namespace is None:
+                # Of an uninstallation that was killed, or of a namespace that somebody else deleted. Helm would
+                # begin with what was in there, where a plane's controller has no rights any more.
+                forget(api, cell.location)
+                return CellStatus(CellState.ABSENT)
+            if leaving.stuck(namespace):
                 leaving.free(api, cell.location)
-            return CellStatus(CellState.ABSENT if namespace is None else CellState.REMOVING)
+            return CellStatus(CellState.REMOVING)
 
 
 def values(cell: PlacedCell, site: Site = _NOWHERE) -> dict[str, Any]:

@@ -60,8 +60,7 @@ class Record:
 
 def newest(api: Api, release: str) -> Record | None:
     """The newest revision of a release, whatever its status; None if there is no such release."""
-    rows = api.list("v1", "Secret", RELEASES, labelSelector=f"owner=helm,name={release}")
-    found = [(_number(row), row) for row in rows]
+    found = [(_number(row), row) for row in _all(api, release)]
     if not found:
         return None
     revision, row = max(found, key=lambda pair: pair[0])
@@ -78,6 +77,16 @@ def newest(api: Api, release: str) -> Record | None:
         )
     except (KeyError, TypeError):
         raise Rejected("Helm's record of the cell can't be read.") from None
+
+
+def forget(api: Api, release: str) -> None:
+    """Take away all revisions of a release of which nothing is left."""
+    for row in _all(api, release):
+        api.delete("v1", "Secret", RELEASES, row["metadata"]["name"])
+
+
+def _all(api: Api, release: str) -> list[Object]:
+    return api.list("v1", "Secret", RELEASES, labelSelector=f"owner=helm,name={release}")
 
 
 def _number(row: Object) -> int:
