@@ -326,19 +326,24 @@ class Tables(ServiceTables, TrackingTables):
 
     # The floor.
     def set_floor(self, prefixes: Sequence[tuple[str, str]]) -> None:
-        """Networks that no declaration opens, with a reason code (``FLOOR`` or ``NODE``) each."""
+        """Networks that no declaration opens, with a reason code (``FLOOR`` or ``NODE``) each.
+
+        Raises ``OSError`` if they don't all fit; what was there and what did fit is in force then.
+        """
         wanted = {
             layout.FLOOR_KEY.pack(*layout.pack_network(network)): layout.U32.pack(CODES[reason])
             for network, reason in prefixes
         }
         floor = self._maps["floor_prefixes"]
-        for key, value in wanted.items():  # additions first: at no moment is there less floor
-            if floor.get(key) != value:
-                floor.set(key, value)
-        for key in floor.keys():
-            if key not in wanted:
-                floor.delete(key)
-        self._owners_changed()
+        try:
+            for key, value in wanted.items():  # additions first: at no moment is there less floor
+                if floor.get(key) != value:
+                    floor.set(key, value)
+            for key in floor.keys():
+                if key not in wanted:
+                    floor.delete(key)
+        finally:
+            self._owners_changed()
 
     # Limits.
     def set_limits(self, limits: Mapping[int, Limit]) -> None:

@@ -129,6 +129,7 @@ class Kernel(PodTables):
         self._gateway_extra: dict[int, network.Address] = {}
         self._declared_floor: list[tuple[str, str]] = []
         self._floor: list[tuple[str, str]] = []
+        self._floor_problem = ""
         self.problems: list[str] = []
         #: Another layout's programs are in force: this one's tables aren't filled yet.
         self.holding = upgrade.needed(config)
@@ -365,14 +366,20 @@ class Kernel(PodTables):
     def refresh_floor(self) -> None:
         """Close the addresses that the node has got since; those it lost are open again."""
         own = node_addresses(self.config)
-        with self._lock:
+        with self._lock, contextlib.suppress(KernelError):  # said by ``health``
             if self._declared_floor:
                 self._set_floor(own)
 
     def _set_floor(self, own: list[tuple[str, str]]) -> None:
+        """Raises ``KernelError`` if it doesn't fit: then as much of it as can be is in force."""
         floor = [*self._declared_floor, *own]
-        if floor != self._floor:
-            self._tables.set_floor(floor)
+        if floor != self._floor or self._floor_problem:
+            self._floor_problem = ""
+            try:
+                self._tables.set_floor(floor)
+            except OSError as error:
+                self._floor_problem = refusal("the networks that nobody may reach", error)
+                raise KernelError(self._floor_problem) from error
             self._floor = floor
             self._changed({ANYBODY})
 
@@ -495,6 +502,8 @@ class Kernel(PodTables):
         problems = [
             f"the kernel table `{n}` is {share:.0%} full" for n, share in shares.items() if share > 0.9
         ]
+        if self._floor_problem:
+            problems.append(self._floor_problem)
         if self.connections.problem:
             problems.append(self.connections.problem)
         return problems

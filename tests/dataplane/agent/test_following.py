@@ -11,7 +11,7 @@ import pytest
 
 from bpf import layout
 from bpf.tables import ALLOW, EGRESS, INGRESS
-from dataplane.agent import following, network, parts
+from dataplane.agent import following, kernel, network, parts
 from dataplane.agent.kernel import Kernel, KernelError
 from dataplane.agent.state import State
 from infra.config import Config
@@ -106,6 +106,34 @@ def test_an_earlier_generation_that_is_applied_late_and_whole_opens_nothing_agai
     opened.follow(CLOSED, 3)
     opened.apply(boundary(OPEN), None, 2)
     assert in_force(opened, WEB) == set()
+
+
+@pytest.mark.root
+def test_a_floor_that_doesnt_fit_is_said_and_closes_what_fits(
+    opened: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interface that gets thousands of addresses ends neither reports nor anything else that the agent does."""
+    opened.apply({**boundary(OPEN), "floor": [["198.18.0.0/15", "FLOOR"]]}, None, 1)
+    table = opened._tables._maps["floor_prefixes"]
+    put, own = table.set, [("203.0.113.1/32", "NODE"), ("203.0.113.2/32", "NODE")]
+
+    def full(key: bytes, value: bytes) -> None:
+        if key == layout.FLOOR_KEY.pack(*layout.pack_network("203.0.113.2/32")):
+            raise OSError(28, "full")
+        put(key, value)
+
+    monkeypatch.setattr(kernel, "node_addresses", lambda config: own)
+    with monkeypatch.context() as patched:
+        patched.setattr(table, "set", full)
+        opened.refresh_floor()
+        assert any("the networks that nobody may reach don't fit" in text for text in opened.health())
+        with pytest.raises(KernelError, match="don't fit into the kernel's table, which is full"):
+            opened.apply(boundary(CLOSED) | {"floor": [["198.18.0.0/15", "FLOOR"]]}, None, 2)
+    closed = {layout.pack_network(text) for text in ("198.18.0.0/15", "203.0.113.1/32")}
+    assert closed <= {layout.FLOOR_KEY.unpack(key) for key in table.keys()}
+    opened.refresh_floor()
+    assert opened.health() == []
+    assert ("203.0.113.2/32", "NODE") in opened.floor
 
 
 @pytest.mark.root
