@@ -127,13 +127,16 @@ class Cluster:
         return (found or {}).get("items") or []
 
     def pods_on(self, node: str) -> list[Object]:
-        """Replicas on a node, as the API server has them in memory."""
+        """Replicas on a node, as the API server has them in memory. Who isn't among them is closed in the end."""
         parameters = {
             "fieldSelector": f"spec.nodeName={node}",
             "labelSelector": REPLICA_LABEL,
             "resourceVersion": "0",
         }
-        return (self._send("GET", "/api/v1/pods", params=parameters) or {}).get("items") or []
+        found = self._send("GET", "/api/v1/pods", params=parameters)
+        if found is None or found.get("kind") != "PodList":
+            raise ClusterError("what answers isn't a Kubernetes API server")
+        return found.get("items") or []
 
     def own_addresses(self) -> list[str]:
         """Addresses of the API server itself."""

@@ -12,6 +12,7 @@ import pytest
 
 from dataplane.agent import network
 from dataplane.agent.pods import admission as module
+from dataplane.agent.pods import cluster as cluster_module
 from dataplane.agent.pods import server
 from dataplane.agent.pods.admission import Admission
 from dataplane.agent.pods.cluster import ClusterError
@@ -147,6 +148,19 @@ def test_a_pod_that_is_changed_after_it_was_let_in_is_found_out(desk: Desk) -> N
     desk.document = {"endpoints": []}
     desk.admission.in_force(desk.document, desk.admission.moves)
     assert desk.admission.altered([made]) == set(), "what isn't wanted is closed in any case"
+
+
+@pytest.mark.parametrize("answer", [None, {}, {"kind": "Status"}])
+def test_only_a_list_of_pods_says_which_pods_there_are(
+    answer: dict[str, Any] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else answers in the API server's place mustn't get all of them closed."""
+    api = cluster_module.Cluster(Config(home=tmp_path))
+    monkeypatch.setattr(api, "_send", lambda *_, **__: answer)
+    with pytest.raises(ClusterError):
+        api.pods_on("node1")
+    monkeypatch.setattr(api, "_send", lambda *_, **__: {"kind": "PodList", "items": None})
+    assert api.pods_on("node1") == []
 
 
 def test_a_replicas_pod_is_let_in_and_told_to_the_others(desk: Desk) -> None:
