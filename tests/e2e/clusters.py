@@ -24,6 +24,14 @@ CHART = REPOSITORY / "infra" / "charts" / "data-plane"
 NAMESPACE, RECORDS = "cytoplane", "cytoplane-releases"
 IMAGES = ["agent", "gateway", "resolver", "controller"]
 _SECONDS = 180
+#: Number of a capability.
+_SYS_RESOURCE = 24
+
+
+def _given(capability: int) -> bool:
+    """Whether anything on this machine may have a capability."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return bool(int(status["CapBnd"], 16) >> capability & 1)
 
 
 class ClusterPlane:
@@ -44,7 +52,9 @@ class ClusterPlane:
         cluster = self.nodes.cluster
         networks = ",".join(map(str, (*cluster.all_pods, *cluster.services)))
         servers = self.installation.config.dns_servers
-        return [f"clusterNetworks={{{networks}}}", f"node.dnsServers={{{servers}}}", "node.commands=true"]
+        found = [f"clusterNetworks={{{networks}}}", f"node.dnsServers={{{servers}}}", "node.commands=true"]
+        # The development cluster's nodes have no more than this machine gives.
+        return [*found, f"node.sysResource={str(_given(_SYS_RESOURCE)).lower()}"]
 
     def load_images(self, say: images.recipe.Say) -> None:
         """What the chart runs, onto both nodes; nothing is pulled from anywhere."""

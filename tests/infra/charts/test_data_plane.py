@@ -175,7 +175,12 @@ def test_only_what_makes_mounts_is_privileged_and_it_ends(version: str) -> None:
 
 def test_only_who_asks_for_commands_gives_the_agent_sight_of_processes_and_rights_for_it() -> None:
     text = (CHART / "README.md").read_text()
-    for options, beyond in (((), set()), (("--set", "node.commands=true"), COMMANDS)):
+    without = ("--set", "node.commands=true,node.sysResource=false")
+    for options, beyond in (
+        ((), set()),
+        (("--set", "node.commands=true"), COMMANDS),
+        (without, COMMANDS - {"SYS_RESOURCE"}),
+    ):
         spec = one("DaemonSet", "node", "1.31", *options)["spec"]["template"]["spec"]
         agent = next(each for each in spec["containers"] if each["name"] == "agent")
         assert set(agent["securityContext"]["capabilities"]["add"]) == AGENT | beyond
