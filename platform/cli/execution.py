@@ -22,7 +22,7 @@ import typer
 
 from cli import output, place
 from cli.api import Api
-from cli.errors import PLATFORM, UNREACHABLE, CliError
+from cli.errors import INTERNAL, PLATFORM, UNREACHABLE, CliError
 from cli.output import Json
 from cli.place import Environment, Project, Tenant
 from cli.topics import topic
@@ -50,20 +50,22 @@ class _Session:
         self._ended = threading.Event()
         self._pieces: queue.Queue[tuple[BinaryIO, bytes] | None] = queue.Queue(_WAITING)
         self._broken = threading.Event()
+        #: Why it can't go on: a piece is lost, in one direction or the other.
+        self._failed: CliError | None = None
 
     # What is typed.
     def send(self, piece: dict[str, Any]) -> None:
-        """Raises ``CliError``; what the other side has no room for yet waits."""
+        """What the other side has no room for yet waits; after a piece that is lost nothing is sent any more."""
         self._number += 1
         since = time.monotonic()
-        while not self._ended.is_set():
+        while not (self._ended.is_set() or self._failed):
             try:
                 if self._typing.post(f"{self._path}/input", {"number": self._number, **piece})["taken"]:
                     return
                 since = time.monotonic()
             except CliError as error:
-                if error.exit != UNREACHABLE or time.monotonic() - since > _AWAY:
-                    return  # Whoever reads the output learns why.
+                if error.exit not in (UNREACHABLE, PLATFORM) or time.monotonic() - since > _AWAY:
+                    self._failed = error
             self._ended.wait(0.1)
 
     def type(self, changes: queue.SimpleQueue[dict[str, Any]], wake: int, *, terminal: bool) -> None:
@@ -97,6 +99,8 @@ class _Session:
             self._pieces.put(None)
             while writer.is_alive():
                 writer.join(0.2)
+            if self._failed:
+                raise self._failed
             return ended
         finally:
             self._ended.set()
@@ -104,8 +108,10 @@ class _Session:
     def _read(self) -> dict[str, Any]:
         last, since = 0, time.monotonic()
         while True:
-            if self._broken.is_set():
+            if self._broken.is_set() or self._failed:
                 self._api.post(f"{self._path}/end")
+            if self._failed:
+                raise self._failed
             full = self._pieces.qsize() > _WAITING // 2
             try:
                 answer = self._api.get(
@@ -130,8 +136,22 @@ class _Session:
             try:
                 target.write(data)
                 target.flush()
-            except (BrokenPipeError, ValueError):
+            except (OSError, ValueError) as error:
+                if isinstance(error, OSError):
+                    # What is still to be written goes nowhere, also at this program's end.
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), target.fileno())
+                    if not isinstance(error, BrokenPipeError):
+                        self._failed = _unwritable(error)
                 self._broken.set()
+
+
+def _unwritable(error: OSError) -> CliError:
+    return CliError(
+        f"What the command prints can't be written: {error.strerror}.",
+        "It was ended. Make room, or have it written somewhere else.",
+        "session-ended",
+        INTERNAL,
+    )
 
 
 @contextlib.contextmanager

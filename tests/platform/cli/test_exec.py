@@ -15,10 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
+from controlplane.errors import CytoplaneError
 from dataplane.agent.commands import CantEnter, Command
 from dataplane.agent.commands.following import Sessions
 from dataplane.client import ControlPlane
 from dataplane.planes.agents_asgi import application
+from execution import relay
 from execution.models import Session
 from tests.dataplane.processes import await_true
 from tests.platform.cli.conftest import Platform, Server
@@ -164,3 +166,47 @@ def test_a_colleague_ends_it(shop: Platform) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 10
     assert "It was ended by admin@acme" in err
+
+
+def test_what_cant_be_written_ends_it(shop: Platform) -> None:
+    """A full disk, for example: nobody waits for a reader that there isn't."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*shop.cyto.command, "exec", "api", "--", "yes"], env=shop.cyto.environment, timeout=60,
+            stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "can't be written: No space left on device." in done.stderr
+    assert "Traceback" not in done.stderr
+    await_true(lambda: Session.objects.get().state == "ended", "it goes on", 30)
+
+
+def test_input_with_a_hole_is_worse_than_an_end(shop: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    push, refusals = relay.push, list[int]()
+
+    def once(client: Any, session: int, stream: str, number: int, piece: dict[str, Any]) -> bool:
+        if (stream, number) == (relay.INPUT, 2) and not refusals:
+            refusals.append(number)
+            raise CytoplaneError("too-large", limit="1 KiB")
+        return push(client, session, stream, number, piece)
+
+    monkeypatch.setattr(relay, "push", once)
+    program = "import sys; print(len(sys.stdin.read()), 'read')"
+    ran = shop.cyto.process("exec", "api", "--", sys.executable, "-c", program, data="x" * 200_000)
+    assert ran.error == "too-large"
+    assert "read" not in ran.out
+
+
+def test_a_failure_of_the_platforms_is_tried_again(shop: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    push, failures = relay.push, list[int]()
+
+    def once(client: Any, session: int, stream: str, number: int, piece: dict[str, Any]) -> bool:
+        if (stream, number) == (relay.INPUT, 2) and not failures:
+            failures.append(number)
+            raise CytoplaneError("internal")
+        return push(client, session, stream, number, piece)
+
+    monkeypatch.setattr(relay, "push", once)
+    program = "import sys; print(len(sys.stdin.read()))"
+    ran = shop.cyto.process("exec", "api", "--", sys.executable, "-c", program, data="x" * 200_000)
+    assert (ran.code, ran.out, failures) == (0, "200000\n", [2])
