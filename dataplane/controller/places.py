@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import logging
 import threading
@@ -16,6 +17,8 @@ from dataplane.drivers.interface import CellState, CellStatus, Driver, DriverErr
 
 log = logging.getLogger("cytoplane.controller")
 WORKERS = 4
+#: Places that are worked on or next: what is changed mustn't come behind a look at each of thousands.
+BEGUN = 2 * WORKERS
 #: Seconds until a place is looked at again: one that is ready, one that is going; the first and the longest
 #: pause after a failure. As workers have them (``cells.provisioning.work``).
 CHECK, GOING, FIRST_RETRY, LAST_RETRY = 120.0, 5.0, 5.0, 300.0
@@ -44,6 +47,15 @@ class _Place:
     looking: bool = False
     #: Replica → the phase that was reported last.
     phases: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> bool:
+        """Whether it was brought to what is wanted of it now."""
+        return self.done == self.digest
+
+    def waits(self, now: float) -> bool:
+        """Whether something is to be done and nobody is at it."""
+        return not self.busy and (self.due <= now or not self.settled and not self.attempts)
 
     def cell(self) -> PlacedCell:
         """As the driver knows it. Raises ``ValueError`` for what no cell can be."""
@@ -111,10 +123,12 @@ class Places:
             return
         now = time.monotonic()
         with self._lock:
+            room = BEGUN - sum(place.busy for place in self._places.values())
+            waiting = [place for place in self._places.values() if place.waits(now)]
+            for place in heapq.nsmallest(room, waiting, key=lambda place: (place.settled, place.due)):
+                place.busy = True
+                self._pool.submit(self._work, place)
             for place in self._places.values():
-                if not place.busy and (place.due <= now or place.done != place.digest and not place.attempts):
-                    place.busy = True
-                    self._pool.submit(self._work, place)
                 if not place.looking and place.done and place.look_due <= now and place.document["wanted"]:
                     place.looking = True
                     self._lookers.submit(self._look, place)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dataplane.controller.lease import VERSION, Lease
-from dataplane.controller.places import Places
+from dataplane.controller.places import BEGUN, Places
 from dataplane.drivers.interface import CellState, CellStatus, PlacedCell
 from dataplane.drivers.kubernetes.api import Object, failure
 
@@ -84,6 +84,29 @@ def test_each_call_begins_only_while_the_lease_is_good_for_it(stage: Stage, last
     stage.driver.during.clear()
     assert stage.work()[-3:] == ["grant", "status", "ensure"], "it is begun anew"
     assert stage.places.said()[0]["state"] == "ready"
+
+
+def test_what_is_changed_comes_before_looks_at_what_is_ready(stage: Stage) -> None:
+    """However many places there are, all due at once as when the lease is taken."""
+    order: list[int] = []
+    stage.places._grant = lambda cell: order.append(cell.number)
+    everything = [{**PLACE, "location": f"cell-{n}-00000000", "number": n} for n in range(1, 101)]
+    stage.places.give(everything, {})
+
+    def rounds() -> None:
+        while any(place.waits(time.monotonic()) for place in stage.places._places.values()):
+            stage.work()
+
+    rounds()
+    assert sorted(order) == list(range(1, 101))
+    order.clear()
+    for place in stage.places._places.values():
+        place.due = 0.0
+    stage.places.step()
+    assert sum(place.busy for place in stage.places._places.values()) <= BEGUN
+    stage.places.give([*everything[:-1], {**everything[-1], "asked": 2}], {})
+    rounds()
+    assert 100 in order[: 2 * BEGUN]
 
 
 def test_who_ends_waits_for_the_call_that_goes_on_and_for_no_other(stage: Stage) -> None:
