@@ -26,9 +26,13 @@ SHORT_RUN = timedelta(seconds=60)
 
 
 def due() -> list[int]:
-    """Places with something to see whose time has come. Those of a plane that dials in report themselves."""
+    """Places with something to see whose time has come, those that wait longest first.
+
+    Those of a plane that dials in report themselves.
+    """
     rows = Place.objects.filter(wanted=True, look_at__lte=timezone.now(), plane__kubeconfig__isnull=False)
-    return list(rows.filter(cell__workloads__replicas__isnull=False).distinct().values_list("pk", flat=True))
+    rows = rows.filter(cell__workloads__replicas__isnull=False).order_by("look_at").distinct()
+    return list(rows.values_list("pk", flat=True))
 
 
 def look(place_id: int) -> bool:

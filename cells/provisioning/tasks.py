@@ -30,7 +30,9 @@ def sweep() -> None:
     """Look at every place whose time has come and that nobody works on."""
     now = timezone.now()
     free = Q(lease_until=None) | Q(lease_until__lt=now)
-    for pk in Place.objects.filter(free, next_at__lte=now).values_list("pk", flat=True)[:200]:
+    # Those that wait longest: where more are due than one sweep takes, nobody's turn never comes.
+    due = Place.objects.filter(free, next_at__lte=now).order_by("next_at")
+    for pk in due.values_list("pk", flat=True)[:200]:
         reconcile.enqueue(pk)
     for pk in states.due()[:200]:
         look.enqueue(pk)

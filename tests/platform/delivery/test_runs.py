@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from cells.provisioning import states
 from cells.provisioning.models import Place
+from cells.provisioning.tasks import sweep
 from controlplane.errors import CytoplaneError
 from dataplane.drivers import DriverError
 from dataplane.planes import numbers, presence, snapshots
@@ -261,6 +262,27 @@ def test_on_a_cluster_that_workers_drive_their_look_counts(
     Place.objects.update(look_at=timezone.now())
     states.look(place.pk)
     assert advance(run) == State.TIMED_OUT
+
+
+def test_of_many_places_those_that_wait_longest_are_looked_at_first(
+    world: World, cell: Cell, queue: Queue, django_capture_on_commit_callbacks: Any
+) -> None:
+    other = world.cell(world.project("other"))
+    world.deploy(other)
+    Plane.objects.update(kubeconfig=b"sealed")
+    now = timezone.now()
+    waits = {cell: now - timedelta(seconds=1), other: now - timedelta(minutes=1)}
+    later, first = (
+        Place.objects.create(
+            cell=each, plane=world.plane, location=f"cy-{each.pk}", number=each.number, next_at=at, look_at=at
+        )
+        for each, at in waits.items()
+    )
+    queue.clear()
+    with django_capture_on_commit_callbacks(execute=True):
+        sweep()
+    for task in ("provisioning.reconcile", "provisioning.look"):
+        assert [each.arguments for each in queue.waiting(task)] == [(first.pk,), (later.pk,)], task
 
 
 def test_what_cant_be_started_says_why(world: World, cell: Cell) -> None:
