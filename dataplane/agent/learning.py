@@ -28,6 +28,8 @@ from dataplane.resolver.lookups import MOST_ADDRESSES, TTL_CEILING, TTL_FLOOR
 log = logging.getLogger("cytoplane.agent")
 #: Of one identity: (address, port, protocol).
 MOST = 1024
+#: Answers of one identity that are remembered: what a wildcard covers may be any number of names of one address.
+MOST_ANSWERS = 4 * MOST
 #: Seconds after which an address that is only open for its connections is looked at again.
 AGAIN = 15
 #: Identities whose connections are looked at in one go, and seconds after which none is begun: meanwhile nobody's
@@ -163,12 +165,18 @@ class Learning:
             wanted = {Way(address, port, protocol): rule for (port, protocol), rule in granted.items()}
             if len(is_open) + len(wanted.keys() - is_open.keys()) > MOST:
                 continue
+            end = self._now() + ttl
+            if (name, address) not in answers and len(answers) >= MOST_ANSWERS:
+                other = self._like(identity, address, granted)
+                if other is None:
+                    continue
+                end = max(end, answers.pop(other))
             for way, rule in wanted.items():
                 # Where two names lead to one address, the older declaration's rule stays.
                 if way not in is_open or rule < is_open[way]:
                     self._tables.learn(identity, *way, rule)
                     is_open[way] = rule
-            answers[name, address] = max(self._now() + ttl, answers.get((name, address), 0))
+            answers[name, address] = max(end, answers.get((name, address), 0))
             taught.append(address)
         self._changed = True
         if len(taught) < len(addresses):
@@ -176,6 +184,14 @@ class Learning:
             if not taught:
                 return Lesson((), 0, f"names of this component have {MOST} addresses open already")
         return Lesson(tuple(taught), ttl)
+
+    def _like(
+        self, identity: int, address: str, granted: dict[tuple[int, int], int]
+    ) -> tuple[str, str] | None:
+        """An answer that opens the same: one more name of the address can take its place."""
+        declared = self._declared.get(identity, [])
+        same = (key for key in self._answers[identity] if key[1] == address)
+        return next((key for key in same if grants(declared, key[0]) == granted), None)
 
     def _sift(self, addresses: Iterable[str]) -> tuple[list[str], bool]:
         """Addresses outside the floor, in canonical form; whether there were others."""

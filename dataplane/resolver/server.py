@@ -23,6 +23,8 @@ from dataplane.resolver.upstream import Upstream
 log = logging.getLogger("cytoplane.resolver")
 _TCP_IDLE = 10.0
 REPORT_SECONDS = 1.0
+#: Seconds between two checks of an asker; the program that makes them asks again after half a second.
+_CHECK_SECONDS = 0.2
 #: Connections in all and of one asker, which must not take all of them.
 _MOST_TCP, _MOST_TCP_EACH = 256, 16
 
@@ -40,7 +42,7 @@ class _Udp(asyncio.DatagramProtocol):
     ) -> None:
         self._refresh, self._answers, self._pace, self._agent = refresh, answers, pace, agent
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Who is being checked: one check of an asker at a time.
+        #: Who is being checked, or was a moment ago: each check is the agent's time, which all share.
         self._checked: set[str] = set()
 
     def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
@@ -75,7 +77,7 @@ class _Udp(asyncio.DatagramProtocol):
         except lessons.Away:
             pass  # whoever is checked asks again
         finally:
-            self._checked.discard(addr[0])
+            asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._checked.discard, addr[0])
 
     async def _later(self, query: Query, addr) -> None:  # type: ignore[no-untyped-def]
         self._transport.sendto(await self._answers.later(addr[0], query), addr)

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dataplane.agent import learning
 from dataplane.agent.learning import Learning
 from dataplane.resolver.lessons import GRACE
@@ -65,3 +67,26 @@ def test_an_identity_that_was_taken_out_and_is_back_has_what_it_was_answered(tmp
     memory.open.clear()
     made.update({}, [], {70})
     assert memory.open == set()
+
+
+def test_names_without_end_of_one_address_take_no_room_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever owns a domain has as many names in it as he likes."""
+    monkeypatch.setattr(learning, "MOST_ANSWERS", 20)
+    clock, memory = [1000.0], Memory()
+    made = Learning(memory, tmp_path / "learned.json", now=lambda: clock[0])  # type: ignore[arg-type]
+    entries = [["*.example.test", 443, TCP, 1], ["api.other.test", 80, TCP, 2]]
+    made.update({"external_names": {"70": entries}}, [])
+    assert made.teach(70, "api.other.test", ["198.51.100.8"], 3600).addresses
+    for number in range(100):
+        assert made.teach(70, f"n{number}.example.test", ["198.51.100.7"], 3600 - number).addresses
+    assert len(made._answers[70]) == 20
+    lesson = made.teach(70, "more.example.test", ["198.51.100.9"], 60)
+    assert not lesson.addresses and lesson.refusal
+    assert [row["reason"] for row in made.take()] == [learning.QUOTA]
+    assert memory.open == {(70, "198.51.100.7"), (70, "198.51.100.8")}
+    # The longest of them still counts.
+    clock[0] += 3600 + GRACE - 1
+    made.tidy(lambda identity: set())
+    assert memory.open == {(70, "198.51.100.7"), (70, "198.51.100.8")}
