@@ -30,7 +30,8 @@ def due() -> list[int]:
 
     Those of a plane that dials in report themselves.
     """
-    rows = Place.objects.filter(wanted=True, look_at__lte=timezone.now(), plane__kubeconfig__isnull=False)
+    time = work.come("look_at", timezone.now())
+    rows = Place.objects.filter(time, wanted=True, plane__kubeconfig__isnull=False)
     rows = rows.filter(cell__workloads__replicas__isnull=False).order_by("look_at").distinct()
     return list(rows.values_list("pk", flat=True))
 
@@ -38,7 +39,8 @@ def due() -> list[int]:
 def look(place_id: int) -> bool:
     """Read the states once, if it is time; whether a deployment waits for the next look."""
     now = timezone.now()
-    if not Place.objects.filter(pk=place_id, wanted=True, look_at__lte=now).update(look_at=now + UNWELL):
+    turn = Place.objects.filter(work.come("look_at", now), pk=place_id, wanted=True)
+    if not turn.update(look_at=now + UNWELL):
         return False
     place = Place.objects.select_related("plane__owner", "cell__project__tenant__plan").get(pk=place_id)
     if place.cell is None or not place.plane.direct:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django.db.models import Q
 from django.utils import timezone
 
 from cells.provisioning import states, work
@@ -29,9 +28,8 @@ def look(place_id: int) -> None:
 def sweep() -> None:
     """Look at every place whose time has come and that nobody works on."""
     now = timezone.now()
-    free = Q(lease_until=None) | Q(lease_until__lt=now)
     # Those that wait longest: where more are due than one sweep takes, nobody's turn never comes.
-    due = Place.objects.filter(free, next_at__lte=now).order_by("next_at")
+    due = Place.objects.filter(work.free(now), work.come("next_at", now)).order_by("next_at")
     for pk in due.values_list("pk", flat=True)[:200]:
         reconcile.enqueue(pk)
     for pk in states.due()[:200]:

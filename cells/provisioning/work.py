@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db.models import Q
 from django.utils import timezone
@@ -30,6 +30,8 @@ GOING = timedelta(seconds=5)
 #: Until a place that is none of the workers' is looked at again.
 REST = timedelta(minutes=5)
 FIRST_RETRY, LAST_RETRY = timedelta(seconds=5), timedelta(minutes=5)
+#: Nothing is put off for longer.
+FARTHEST = timedelta(minutes=10)
 #: A cell that is going gets a quota only because every cell has one.
 _SOME = Quota(1, 1, 1)
 
@@ -41,11 +43,20 @@ class Broken(DriverError):
     passing = True
 
 
+def free(now: datetime) -> Q:
+    """Places that nobody works on."""
+    return Q(lease_until=None) | come("lease_until", now)
+
+
+def come(field: str, now: datetime) -> Q:
+    """Whether a time has come. One that is too far off was written by a clock that has been set back since."""
+    return Q(**{f"{field}__lte": now}) | Q(**{f"{field}__gt": now + FARTHEST})
+
+
 def claim(place_id: int) -> Place | None:
     """The place, now this worker's; None if another one has it or it is gone."""
     now, token = timezone.now(), secrets.token_hex(16)
-    free = Q(lease_until=None) | Q(lease_until__lt=now)
-    if not Place.objects.filter(free, pk=place_id).update(lease=token, lease_until=now + LEASE):
+    if not Place.objects.filter(free(now), pk=place_id).update(lease=token, lease_until=now + LEASE):
         return None
     return (
         Place.objects.select_related("plane__owner", "cell__project__tenant__plan")

@@ -11,7 +11,7 @@ import pytest
 from django.db import connections, transaction
 from django.utils import timezone
 
-from cells.provisioning import states
+from cells.provisioning import states, work
 from cells.provisioning.models import Place
 from cells.provisioning.tasks import sweep
 from controlplane.errors import CytoplaneError
@@ -283,6 +283,25 @@ def test_of_many_places_those_that_wait_longest_are_looked_at_first(
         sweep()
     for task in ("provisioning.reconcile", "provisioning.look"):
         assert [each.arguments for each in queue.waiting(task)] == [(first.pk,), (later.pk,)], task
+
+
+def test_a_clock_that_was_ahead_keeps_no_place_from_its_turn(world: World, cell: Cell) -> None:
+    Plane.objects.update(kubeconfig=b"sealed")
+    at = timezone.now() + timedelta(hours=2)
+    place = Place.objects.create(
+        cell=cell,
+        plane=world.plane,
+        location="cy-1",
+        number=cell.number,
+        next_at=at,
+        look_at=at,
+        lease_until=at,
+    )
+    assert states.due() == [place.pk]
+    states.look(place.pk)
+    assert states.due() == []
+    assert work.claim(place.pk) is not None
+    assert work.claim(place.pk) is None
 
 
 def test_what_cant_be_started_says_why(world: World, cell: Cell) -> None:
