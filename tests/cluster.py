@@ -190,11 +190,11 @@ class TwoNodes:
             return client.get(f"/api/v1/namespaces/{namespace}/pods/{pod}/log").text
 
 
-def until(ready: Callable[[], Any], seconds: float, complaint: str) -> Any:
-    """Wait for what ``ready`` returns."""
+def until(ready: Callable[[], Any], seconds: float, complaint: str | Callable[[], str]) -> Any:
+    """Wait for what ``ready`` returns. A complaint that is called tells how it is at the end."""
     end = time.monotonic() + seconds
     while not (found := ready()):
-        assert time.monotonic() < end, complaint
+        assert time.monotonic() < end, complaint if isinstance(complaint, str) else complaint()
         time.sleep(0.2)
     return found
 

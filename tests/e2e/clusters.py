@@ -122,14 +122,14 @@ class ClusterPlane:
             found = [node for node in self.seen()["nodes"] if node["healthy"] and node["online"]]
             return {node["name"] for node in found if node["kind"] == "agent"} == {f"node{n}" for n in NODES}
 
-        until(well, _SECONDS, f"the nodes don't come: {self.seen()['nodes']}")
+        until(well, _SECONDS, lambda: f"the nodes don't come: {self.seen()['nodes']}, {self.unready()}")
         # Ready is more than healthy: the chain has the plugin, the registry's proxy answers.
-        until(lambda: not self.unready(), _SECONDS, f"not ready: {self.unready()}")
+        until(lambda: not self.unready(), _SECONDS, lambda: f"not ready: {self.unready()}")
 
     def unready(self) -> list[str]:
-        """Containers of the chart that aren't ready."""
+        """Containers of the chart that aren't ready, with what is known of each."""
         return [
-            f"{name}/{status['name']}"
+            f"{name}/{status['name']} {status.get('state')}"
             for name, pod in self.nodes.pods(NAMESPACE).items()
             for status in pod["status"].get("containerStatuses") or [{"name": "", "ready": False}]
             if not status["ready"]
@@ -168,7 +168,7 @@ class ClusterPlane:
 
         Also after a plane that was only half joined.
         """
-        until(lambda: not self.places(), 300, f"cells stay: {self.places()}")
+        until(lambda: not self.places(), 300, lambda: f"cells stay: {self.places()}")
         self.helm("uninstall", "cytoplane", "--ignore-not-found", "--timeout", "3m")
         with self.nodes.client() as client:
             for name in (NAMESPACE, RECORDS):

@@ -271,7 +271,7 @@ def test_what_dies_comes_back_and_a_node_that_died_starts_its_pods_anew(two_node
                 state == "RUNNING" for name, state in found.items() if not name.endswith("kube-proxy")
             )
 
-        until(well, 90, f"not everything came back: {supervisor.states(cluster)}")
+        until(well, 90, lambda: f"not everything came back: {supervisor.states(cluster)}")
         # Nobody is left to bring anything back, until somebody asks for the cluster again.
         os.kill(int((cluster.run / "supervisor.pid").read_text()), signal.SIGKILL)
         two_nodes.start()

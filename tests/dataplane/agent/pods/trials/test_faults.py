@@ -272,7 +272,7 @@ def test_a_node_that_goes_takes_its_own_pods_alone_and_brings_them_back_as_what_
                     known.get(name, {}).get("netns") not in (None, path) for name, path in before.items()
                 )
 
-            until(anew, 180, f"its pods aren't attested anew: {agent.pods()} {agent.said()}")
+            until(anew, 180, lambda: f"its pods aren't attested anew: {agent.pods()} {agent.said()}")
             stage.await_running(*own)
             asked = traffic.asked
             until(lambda: traffic.asked > asked + 8, 20, "traffic has stopped")
