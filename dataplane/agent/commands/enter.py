@@ -122,6 +122,9 @@ def _become(order: dict[str, Any], user_namespace: int, control: socket.socket, 
         resource.setrlimit(getattr(resource, limit["type"]), (limit["soft"], limit["hard"]))
     if profile := process.get("apparmorProfile"):
         Path("/proc/self/attr/exec").write_text(f"exec {profile}")
+    if label := process.get("selinuxLabel"):
+        # Not the agent's own, which may everything.
+        Path("/proc/self/attr/exec").write_text(label)
     _give_up_rights(process, user_namespace)
     # Changing the user has taken this back; whoever waits for the command ends it with himself.
     _prctl(_SET_PDEATHSIG, signal.SIGKILL)
@@ -135,7 +138,11 @@ def _become(order: dict[str, Any], user_namespace: int, control: socket.socket, 
     environment = dict(pair.partition("=")[::2] for pair in process["env"])
     if order["tty"]:
         environment["TERM"] = "xterm"
-    os.chdir(process.get("cwd") or "/")
+    folder = process.get("cwd") or "/"
+    try:
+        os.chdir(folder)
+    except OSError:
+        raise Impossible(f"The container's folder {folder} isn't there, or is closed to its user.") from None
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
