@@ -269,7 +269,18 @@ class Run(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        indexes = [models.Index(fields=["workload", "-id"])]
+        indexes = [
+            models.Index(fields=["workload", "-id"]),
+            # What the clock asks for every few seconds, among all that have ended.
+            models.Index(
+                fields=["state"], name="run_goes_on", condition=Q(state__in=["starting", "running"])
+            ),
+            models.Index(
+                fields=["ended_at"],
+                name="run_of_a_schedule_failed",
+                condition=Q(kind="cron", state__in=["failed", "timed-out"]),
+            ),
+        ]
         constraints = [
             # Two who look at the clock at once make one run.
             models.UniqueConstraint(

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from threading import Barrier, Thread
 
 import pytest
-from django.db import connections
+from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from cells.specification import tasks
@@ -201,6 +202,34 @@ def test_a_suspended_tenants_run_isnt_tried_again(world: World) -> None:
     assert says(world, run, "ended", exit_code=1) == "failed"
     type(world.acme).objects.filter(pk=world.acme.pk).update(state="suspended")
     assert schedules.again(run.pk) is None
+
+
+def test_what_the_clock_asks_for_isnt_looked_for_among_all_that_have_ended(world: World) -> None:
+    served(world, cron())
+    when = timezone.now() - timedelta(days=30)
+    workload = Schedule.objects.get().workload
+    release = workload.cell.serving_release
+    Run.objects.bulk_create(
+        Run(
+            workload=workload,
+            release=release,
+            kind="cron",
+            state="succeeded",
+            timeout=1,
+            created_by="schedule",
+            ended_at=when,
+            scheduled_for=when - timedelta(minutes=number),
+        )
+        for number in range(5000)
+    )
+    for call, index in ((runs.unfinished, "run_goes_on"), (schedules.failed, "run_of_a_schedule_failed")):
+        with CaptureQueriesContext(connection) as asked:
+            call()
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE delivery_run")
+            cursor.execute(f"EXPLAIN {asked[-1]['sql']}")
+            plan = "\n".join(row[0] for row in cursor.fetchall())
+        assert index in plan and "Seq Scan on delivery_run " not in plan, plan
 
 
 def test_what_may_have_run_isnt_tried_again(world: World) -> None:
