@@ -110,6 +110,6 @@ def stop(deployment: Deployment) -> None:
     for run in Run.objects.filter(deployment=deployment).select_related("workload__component"):
         if run.state in Run.ACTIVE:
             runs.stop(run, "Its deployment failed or was cancelled.")
-        elif run.state == Run.State.FAILED and run.last_lines:
+        elif run.state in runs.AGAIN and run.last_lines:
             log.say(deployment, f"Last lines of {run.workload.component.name}")
             log.write(deployment, "".join(f"       {str(line)[:400]}\n" for line in run.last_lines[-30:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from threading import Barrier, Thread
+from typing import Any
 
 import pytest
 from django.db import connection, connections
@@ -282,14 +283,15 @@ def test_a_job_ends_well_before_anything_of_its_release_starts(world: World) -> 
     assert Run.objects.count() == 1
 
 
-def test_a_job_that_fails_fails_the_deployment_with_its_last_lines(world: World) -> None:
+@pytest.mark.parametrize("end", [{"exit_code": 3}, {"exit_code": 143, "timed_out": True}])
+def test_a_job_that_fails_fails_the_deployment_with_its_last_lines(world: World, end: dict[str, Any]) -> None:
     cell = world.cell()
     deployment = pushed(world, cell, retries=1)
-    says(world, Run.objects.latest("pk"), "ended", exit_code=3, last_lines=["no such table"])
+    says(world, Run.objects.latest("pk"), "ended", last_lines=["no such table"], **end)
     assert machine.advance(deployment.pk) == "starting", "there is another try"
     again = Run.objects.latest("pk")
     assert again.attempt == 2
-    says(world, again, "ended", exit_code=3, last_lines=["no such table"])
+    says(world, again, "ended", last_lines=["no such table"], **end)
     assert machine.advance(deployment.pk) == "failed"
     deployment.refresh_from_db()
     assert deployment.error_code == "job-failed"
