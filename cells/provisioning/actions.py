@@ -73,9 +73,10 @@ def bind_environment(*, acting_user: Actor, tenant: str, environment: str, plane
         raise not_found("tenant")
     if not acting_user.is_platform_admin:
         authorise(acting_user, "manage planes", owner)
+    # Its plane is read afterwards: after waiting, one query would join the new row with the old plane, so none.
     row = (
         Environment.objects.select_for_update(of=("self",))
-        .select_related("plane", "tenant")
+        .select_related("tenant")
         .filter(tenant=owner, name=environment)
         .first()
     )

@@ -77,7 +77,8 @@ def create_project(
             )
     except IntegrityError:
         raise CytoplaneError("name-taken", kind="project", name=slug)
-    for environment in tenant.environments.select_related("plane"):
+    # Locked: one that is just being bound to another plane is waited for, else its cell would stay behind.
+    for environment in tenant.environments.select_for_update(no_key=True):
         _create_cell(project, environment)
     audit.record(acting_user, "project.create", project, tenant=tenant)
     return project
@@ -90,9 +91,14 @@ def destroy_project(*, acting_user: Actor, project: Project, confirm: str) -> No
     authorise(acting_user, "destroy project", tenant)
     if confirm != project.slug:
         raise CytoplaneError("confirmation-missing", kind="project", name=project.slug)
-    from delivery.models import Replica
+    from delivery.models import Deployment, Replica
     from delivery.tasks import remove_repository
 
+    # Who takes a step of a deployment has its row before the cell's, and makes replicas with the first alone.
+    working = Deployment.objects.filter(cell__project=project).exclude(
+        state__in=(Deployment.State.QUEUED, *Deployment.ENDED)
+    )
+    list(working.order_by("pk").select_for_update(of=("self",)))
     touched: dict[Plane, list[int]] = {}
     # Nothing begins in them from here on that would keep its address for ever.
     list(project.cells.select_for_update())

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from cells.specification import Component, Specification
 from controlplane.errors import CytoplaneError
@@ -78,9 +78,17 @@ def _running(tenant: Tenant) -> Iterator[Component]:
         yield Specification.from_dict(document).components[name]
 
 
+def _locked() -> QuerySet[Tenant]:
+    """Tenants, with plans, as who counts locks them.
+
+    Not their plans, which tenants share; and what only names a tenant (an event of the audit) needn't wait.
+    """
+    return Tenant.objects.select_for_update(no_key=True, of=("self",)).select_related("plan")
+
+
 def check_run(cell: Cell, component: Component) -> None:
     """Raise `quota` if the plan doesn't allow one more replica of the component for a while. As ``check``."""
-    tenant = Tenant.objects.select_for_update().select_related("plan").get(pk=cell.project.tenant_id)
+    tenant = _locked().get(pk=cell.project.tenant_id)
     total = usage(tenant)
     total.add_one(component)
     _within(tenant, total)
@@ -98,7 +106,7 @@ def check(cell: Cell, specification: Specification, scale: dict[str, int]) -> No
     Call in the transaction that puts it under way: the tenant's row stays locked until then, so that two
     deployments can't both fit alone.
     """
-    tenant = Tenant.objects.select_for_update().select_related("plan").get(pk=cell.project.tenant_id)
+    tenant = _locked().get(pk=cell.project.tenant_id)
     total = usage(tenant, without=cell)
     total.add(specification, scale)
     _within(tenant, total, *_network(specification, tenant.plan))
@@ -136,7 +144,7 @@ def _network(specification: Specification, plan: Plan) -> Iterator[tuple[str, fl
 
 def check_projects(tenant: Tenant) -> None:
     """Raise `quota` if one more project is too many."""
-    tenant = Tenant.objects.select_for_update().select_related("plan").get(pk=tenant.pk)
+    tenant = _locked().get(pk=tenant.pk)
     number = Project.objects.filter(tenant=tenant).count() + 1
     if number > tenant.plan.projects:
         raise CytoplaneError(

@@ -1,0 +1,131 @@
+"""Who waits for a row sees what is there afterwards, not what was there when the waiting began."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.db import connection, connections, transaction
+
+from cells.provisioning import actions as provisioning
+from dataplane.planes.models import Plane, ReplicaAddress, Touched
+from delivery import actions as delivery
+from delivery import replicas
+from delivery.models import Deployment, Replica
+from projects import actions as projects
+from projects import quotas
+from projects.models import Environment, Project
+from tests.factories import World
+
+
+def meanwhile(holding: Callable[[], object], waiting: Callable[[], Any]) -> Any:
+    """What ``waiting`` gives that has to wait until ``holding`` is committed."""
+    held, found = threading.Event(), []
+
+    def first() -> None:
+        try:
+            with transaction.atomic():
+                holding()
+                held.set()
+                _await_a_waiter()
+        finally:
+            held.set()
+            connections.close_all()
+
+    def second() -> None:
+        try:
+            with transaction.atomic():
+                found.append(waiting())
+        except Exception as error:
+            found.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    threads[0].start()
+    assert held.wait(10)
+    threads[1].start()
+    for thread in threads:
+        thread.join(20)
+    assert not isinstance(found[0], Exception), repr(found[0])
+    return found[0]
+
+
+def _await_a_waiter() -> None:
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone()[0]:
+                return
+        time.sleep(0.02)
+    raise AssertionError("nobody waited")
+
+
+def test_a_destroyed_project_takes_along_what_a_step_was_just_making(committed_world: World) -> None:
+    world = committed_world
+    project = world.project()
+    release = world.deploy(world.cell(project))
+    deployment = delivery.scale(
+        acting_user=world.actor(), cell=world.cell(project), numbers={"web": 3, "api": 3}
+    )
+    Deployment.objects.filter(pk=deployment.pk).update(state=Deployment.State.STARTING)
+
+    def step() -> None:
+        Deployment.objects.select_for_update().get(pk=deployment.pk)
+        assert replicas.ensure(world.cell(project), release)
+
+    meanwhile(
+        step, lambda: projects.destroy_project(acting_user=world.actor(), project=project, confirm="shop")
+    )
+    assert not Project.objects.exists() and not Replica.objects.exists()
+    assert ReplicaAddress.objects.exists()
+    assert not ReplicaAddress.objects.filter(freed_at=None).exists()
+
+
+def test_a_project_made_while_its_environment_moves_is_where_the_environment_is(
+    committed_world: World,
+) -> None:
+    world = committed_world
+    other = Plane.objects.create(name="other", engine=Plane.Engine.MACHINE)
+
+    def bind(plane: str) -> Environment:
+        return provisioning.bind_environment(
+            acting_user=world.root, tenant="acme", environment="production", plane=plane
+        )
+
+    meanwhile(
+        lambda: bind("other"),
+        lambda: projects.create_project(acting_user=world.actor(), tenant=world.acme, slug="shop"),
+    )
+    number = world.cell(Project.objects.get()).number
+    assert Touched.objects.filter(plane=other, number=number).exists()
+
+
+def test_tenants_of_one_plan_dont_wait_for_each_other(committed_world: World) -> None:
+    world = committed_world
+
+    def impatient() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '1s'")
+        quotas.check_projects(world.globex)
+
+    found: list[Exception] = []
+
+    def other() -> None:
+        try:
+            with transaction.atomic():
+                impatient()
+        except Exception as error:
+            found.append(error)
+        finally:
+            connections.close_all()
+
+    with transaction.atomic():
+        quotas.check_projects(world.acme)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(20)
+    assert not found
