@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataplane.drivers.interface import Denied, PlacedCell
+from dataplane.drivers.kubernetes import once
 from dataplane.drivers.kubernetes.api import Api, Object
+from dataplane.drivers.kubernetes.statuses import LABEL
 
 #: What Helm writes on everything that it made.
 _MADE_BY = "meta.helm.sh/release-name"
@@ -49,12 +51,24 @@ def found(api: Api, cell: PlacedCell, documents: list[Object]) -> list[Object]:
 
 
 def make_room(api: Api, cell: PlacedCell) -> None:
-    """Take away what somebody put where a replica comes: Helm wouldn't touch it, and the cell would stand."""
+    """Take away what somebody put where a replica comes: Helm wouldn't touch it, or can't make it what it must be
+    though Helm's name is written on it, and the cell would stand."""
     names = {endpoint["id"] for endpoint in cell.endpoints}
+    runs = once.ids(cell)
+    unmade = runs - once.begun(api, cell) if runs else runs
     for version, kind in (("apps/v1", "Deployment"), ("v1", "Pod")) if names else ():
         for item in api.list(version, kind, cell.location):
-            if item["metadata"]["name"] in names and not _made(item, cell):
-                api.delete(version, kind, cell.location, item["metadata"]["name"])
+            name = item["metadata"]["name"]
+            ours = _made(item, cell) and (
+                _selects(item, name) if kind == "Deployment" else name not in unmade
+            )
+            if name in names and not ours:
+                api.delete(version, kind, cell.location, name)
+
+
+def _selects(deployment: Object, replica: str) -> bool:
+    """Whether it is a replica's by what can't be changed of it."""
+    return deployment["spec"]["selector"] == {"matchLabels": {LABEL: replica}}
 
 
 def _made(item: Object, cell: PlacedCell) -> bool:
