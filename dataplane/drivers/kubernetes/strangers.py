@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataplane.drivers.interface import Denied, PlacedCell
-from dataplane.drivers.kubernetes import once
 from dataplane.drivers.kubernetes.api import Api, Object
 from dataplane.drivers.kubernetes.statuses import LABEL
 
@@ -54,14 +53,10 @@ def make_room(api: Api, cell: PlacedCell) -> None:
     """Take away what somebody put where a replica comes: Helm wouldn't touch it, or can't make it what it must be
     though Helm's name is written on it, and the cell would stand."""
     names = {endpoint["id"] for endpoint in cell.endpoints}
-    runs = once.ids(cell)
-    unmade = runs - once.begun(api, cell) if runs else runs
     for version, kind in (("apps/v1", "Deployment"), ("v1", "Pod")) if names else ():
         for item in api.list(version, kind, cell.location):
             name = item["metadata"]["name"]
-            ours = _made(item, cell) and (
-                _selects(item, name) if kind == "Deployment" else name not in unmade
-            )
+            ours = _made(item, cell) and (kind != "Deployment" or _selects(item, name))
             if name in names and not ours:
                 api.delete(version, kind, cell.location, name)
 

@@ -5,34 +5,32 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dataplane.drivers.kubernetes import once, strangers
+from dataplane.drivers.kubernetes import strangers
 from dataplane.drivers.kubernetes.api import Object
 from dataplane.drivers.kubernetes.drift import with_ownership
 from tests.cluster import cell
 from tests.dataplane.drivers.test_pods import entry
 
-_RUN = entry(3, "true")
-_RUN["process"] |= {"restart": "never", "timeout": 60}
-CELL = replace(cell(), endpoints=(entry(1, "sleep 1"), entry(2, "sleep 1"), _RUN))
+CELL = replace(cell(), endpoints=tuple(entry(number, "sleep 1") for number in (1, 2, 3)))
+
+
+#: Kind and name of what was taken away.
+Gone = list[tuple[str, str]]
 
 
 class Namespace:
-    """The cell's objects; runs whose pod may have been made."""
+    """The cell's objects."""
 
-    def __init__(self, *items: Object, begun: tuple[str, ...] = ()) -> None:
-        self.items, self.begun = items, begun
-        self.deleted: list[tuple[str, str]] = []
+    def __init__(self, *items: Object) -> None:
+        self.items, self.deleted = items, Gone()
 
     def list(self, version: str, kind: str, namespace: str, **selectors: str) -> list[Object]:
-        if kind == "Secret":
-            assert selectors == {"labelSelector": once.BEGUN}
-            return [{"metadata": {"name": f"env-{replica}"}} for replica in self.begun]
         return [item for item in self.items if item["kind"] == kind]
 
     def delete(self, version: str, kind: str, namespace: str, name: str) -> None:
         self.deleted.append((kind, name))
 
-    def room(self) -> list[tuple[str, str]]:
+    def room(self) -> Gone:
         strangers.make_room(self, CELL)  # type: ignore[arg-type]
         return self.deleted
 
@@ -52,10 +50,9 @@ def made(document: Object) -> Any:
 
 def test_what_helm_made_stays_and_what_has_none_of_its_words_goes() -> None:
     kept = [made(deployment("r1")), deployment("mine"), pod("mine"), made(pod("r3"))]
-    assert Namespace(*kept, deployment("r2"), begun=("r3",)).room() == [("Deployment", "r2")]
+    assert Namespace(*kept, deployment("r2")).room() == [("Deployment", "r2")]
 
 
 def test_helms_words_on_what_helm_cant_change_keep_nothing() -> None:
-    """A selector and what a pod runs are for ever: the upgrade would fail each time."""
-    forged = [made(deployment("r1", app="mine")), made(pod("r3"))]
-    assert Namespace(*forged).room() == [("Deployment", "r1"), ("Pod", "r3")]
+    """A selector is for ever: the upgrade would fail each time."""
+    assert Namespace(made(deployment("r1", app="mine"))).room() == [("Deployment", "r1")]
