@@ -145,16 +145,19 @@ class RunWorker(ReplicaWorker):
             self._set("healthy")
             passed = _up() - note.up if note.up else time.time() - note.begun
             if passed > limit:
+                # First of all, so that an agent that comes later knows why it ended.
+                note.timed_out = True
+                self._keep(note)
                 self._podman.stop(name, int(self.endpoint["process"]["stop_grace"]))
-                self._exited(note, (self._podman.inspect(name) or {"State": {}})["State"], timed_out=True)
+                self._exited(note, (self._podman.inspect(name) or {"State": {}})["State"])
                 return
             self._stopping.wait(_OFTEN if passed < _BEGINNING else _SELDOM)
 
-    def _exited(self, note: Note, state: dict[str, Any], *, timed_out: bool = False) -> None:
+    def _exited(self, note: Note, state: dict[str, Any]) -> None:
         # The log's writer may be a moment behind the process.
         time.sleep(0.05)
         note.last_lines = logs.last_lines(container.log_path(self.config, self.id))
-        note.exit_code, note.timed_out = state.get("ExitCode"), timed_out
+        note.exit_code = state.get("ExitCode")
         reason = "it ran out of memory" if state.get("OOMKilled") else ""
         self._finish(note, "ended", reason=reason)
 

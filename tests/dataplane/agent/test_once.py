@@ -152,6 +152,28 @@ def test_what_takes_too_long_is_ended(machine: Node) -> None:
     made.stop()
 
 
+def test_an_agent_that_was_killed_at_the_end_of_its_time_left_word_of_it(
+    machine: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = wanted(machine, COUNT.format(seconds=60, code=0), timeout=1)
+    name = container.name_of(machine.config, endpoint["id"])
+
+    def killed(*_: Any) -> None:
+        first._stopping.set()
+        raise PodmanError("the agent dies")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Podman, "stop", killed)
+        first = worker(machine, endpoint)
+        first._end = lambda: None  # type: ignore[method-assign]
+        first.thread.join(30)
+    machine.podman.stop(name, 1)
+    second = worker(machine, endpoint)
+    until(lambda: second.status.phase == "ended")
+    assert second.report()["timed_out"] is True
+    second.stop()
+
+
 def test_a_clock_that_is_set_ends_nothing(machine: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = wanted(machine, COUNT.format(seconds=2, code=0))
     made = worker(machine, endpoint)
