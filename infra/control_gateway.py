@@ -11,6 +11,8 @@ from typing import Any
 from infra.config import Config
 
 KIND = "type.googleapis.com/envoy"
+#: Of what isn't an image: as much as the web process takes.
+LARGEST_BODY = 4 * 2**20
 
 
 def document(
@@ -33,6 +35,7 @@ def document(
         "set_current_client_cert_details": {"uri": True},
         "use_remote_address": True,
         "common_http_protocol_options": {"headers_with_underscores_action": "REJECT_REQUEST"},
+        "request_headers_timeout": "15s",
         "stream_idle_timeout": "300s",
         "normalize_path": True,
         "merge_slashes": True,
@@ -54,6 +57,12 @@ def document(
                                 **(action or {}),
                             },
                             "request_headers_to_add": headers or [],
+                            "typed_per_filter_config": {
+                                "envoy.filters.http.buffer": {
+                                    "@type": f"{kind}.extensions.filters.http.buffer.v3.BufferPerRoute",
+                                    "disabled": True,
+                                }
+                            },
                         },
                         {
                             "match": {"prefix": "/"},
@@ -70,6 +79,15 @@ def document(
             ]
         },
         "http_filters": [
+            {
+                # Whole requests alone go on: bodies that arrive byte by byte would take all connections to
+                # the web process, which are for everybody, and sending one needs no certificate.
+                "name": "envoy.filters.http.buffer",
+                "typed_config": {
+                    "@type": f"{kind}.extensions.filters.http.buffer.v3.Buffer",
+                    "max_request_bytes": LARGEST_BODY,
+                },
+            },
             {
                 "name": "envoy.filters.http.ext_authz",
                 "typed_config": {

@@ -147,7 +147,8 @@ async def desired(request: HttpRequest) -> HttpResponse:
         found = snapshots.newest(node.plane_id, after, mark)
         return found if found is None or node.kind == joins_as else _without_secrets(found)
 
-    document = await polling.answer(channel, wait, look)
+    with polling.seat(node.pk, node.name):
+        document = await polling.answer(channel, wait, look)
     return HttpResponse(status=304) if document is None else JsonResponse(document)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import redis.asyncio
@@ -13,9 +14,28 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import connections
 
+from controlplane.errors import CytoplaneError
+
 T = TypeVar("T")
 #: Seconds after which the database is looked at without having been woken.
 _UNWOKEN, _WITHOUT_REDIS = 2.0, 1.0
+#: Polls of one node at once: an agent has two, a builder one for each build.
+MOST_OPEN = 32
+_open: Counter[int] = Counter()
+
+
+@contextlib.contextmanager
+def seat(node_id: int, name: str) -> Iterator[None]:
+    """Room for one more poll of a node in this process. Raises `conflict`: the room is everybody's."""
+    if _open[node_id] >= MOST_OPEN:
+        raise CytoplaneError("conflict", message=f"{MOST_OPEN} polls of {name} are open, which is the most.")
+    _open[node_id] += 1
+    try:
+        yield
+    finally:
+        _open[node_id] -= 1
+        if not _open[node_id]:
+            del _open[node_id]
 
 
 async def query(function: Callable[..., T], *arguments: Any) -> T:

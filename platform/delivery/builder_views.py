@@ -41,7 +41,8 @@ def _claim(node: Node) -> dict | None:
 async def following(request: HttpRequest) -> HttpResponse:
     """The next build, as soon as there is one; 204 when none came."""
     node = await polling.query(lambda: node_of(request, kind=Node.Kind.BUILDER))
-    job = await polling.answer(publish.BUILDS, LONGEST_WAIT - 5, _claim, node)
+    with polling.seat(node.pk, node.name):
+        job = await polling.answer(publish.BUILDS, LONGEST_WAIT - 5, _claim, node)
     return HttpResponse(status=204) if job is None else JsonResponse(job)
 
 

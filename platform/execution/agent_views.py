@@ -42,7 +42,8 @@ async def offered(request: HttpRequest) -> JsonResponse:
     def look() -> list[int] | None:
         return queries.offered(node_of(request, kind=Node.Kind.AGENT)) or None
 
-    found = await polling.answer(relay.channel(node.plane_id), wait, look, unwoken=_UNWOKEN)
+    with polling.seat(node.pk, node.name):
+        found = await polling.answer(relay.channel(node.plane_id), wait, look, unwoken=_UNWOKEN)
     return JsonResponse({"sessions": found or []})
 
 

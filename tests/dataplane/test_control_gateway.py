@@ -187,6 +187,16 @@ def test_nobody_without_a_certificate_gets_further_than_enrolment(
             assert client.get(path).status_code == 401
 
 
+def test_bodies_go_on_when_they_are_whole_and_no_larger_than_reports(
+    config: Config, agent: ControlPlane
+) -> None:
+    with trusting(agent, certificate=False) as client:
+        endless = client.post("/enrol", content=(b"x" * 2**16 for _ in range(100)))
+        assert endless.status_code == 413
+        pieces = client.post("/enrol", content=iter([b'{"token":', b'"wrong"}']))
+        assert pieces.json()["error"]["id"] == "enrolment-refused"
+
+
 def test_the_header_that_carries_the_certificate_cant_be_forged(config: Config, agent: ControlPlane) -> None:
     forged = f"Hash={Certificate.objects.get().fingerprint};URI=cytoplane://node/1"
     with trusting(agent, certificate=False) as client:

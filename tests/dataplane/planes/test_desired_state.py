@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 
 from dataplane.desired import joined
-from dataplane.planes import snapshots
+from dataplane.planes import polling, snapshots
 from dataplane.planes.agents_asgi import application
 from dataplane.planes.models import Node, Plane, Snapshot, Unit
 from delivery import machine
@@ -129,6 +129,27 @@ def test_a_poll_wakes_when_something_changes(committed_world: World, running: Ce
     answer, seconds = asyncio.run(both())
     assert answer.json()["generation"] > generation
     assert seconds < 20, "it waited to the end"
+
+
+def test_a_node_has_no_more_polls_open_than_it_needs(
+    transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polling, "MOST_OPEN", 2)
+    bare = Bare()
+    greedy, other = bare.agent(), bare.builder()
+
+    async def together() -> tuple[list[int], int]:
+        polls = [asyncio.create_task(ask(greedy, wait=2)) for _ in range(3)]
+        await asyncio.sleep(1)
+        headers = {"X-Forwarded-Client-Cert": f"Hash={await asyncio.to_thread(_fingerprint, other)}"}
+        transport = httpx.ASGITransport(app=application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            elsewhere = await client.post("/builder/builds/1/heartbeat", json={}, headers=headers)
+        return sorted([(await one).status_code for one in polls]), elsewhere.status_code
+
+    assert asyncio.run(together()) == ([304, 304, 409], 200)
+    assert poll(greedy).status_code == 304, "they are closed again"
+    assert not polling._open
 
 
 def test_parameters_that_arent_numbers_are_the_senders_error(transactional_db: None) -> None:
