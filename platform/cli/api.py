@@ -45,8 +45,14 @@ def _certificate_error(error: BaseException | None) -> ssl.SSLError | None:
 class Api:
     """One client for one call of the program."""
 
-    def __init__(self, settings: Settings | None = None, *, bearer: str | None = None) -> None:
-        """``bearer`` is a token instead of the remembered one; empty for none."""
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        bearer: str | None = None,
+        patience: float = _READ_SECONDS,
+    ) -> None:
+        """``bearer`` is a token instead of the remembered one; empty for none. ``patience``: seconds."""
         self.settings = settings or load()
         self.url = self.settings.url
         headers = {"User-Agent": f"cyto/{__version__}", "Accept": "application/json"}
@@ -58,7 +64,7 @@ class Api:
         self._client = httpx.Client(
             base_url=f"{self.url}/api/v1",
             headers=headers,
-            timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
+            timeout=httpx.Timeout(patience, connect=_CONNECT_SECONDS),
         )
 
     def _unreachable(self, error: Exception) -> CliError:

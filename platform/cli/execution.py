@@ -28,7 +28,9 @@ from cli.place import Environment, Project, Tenant
 from cli.topics import topic
 
 sessions = topic("Sessions: who ran commands in replicas.")
-_WAIT = 5
+#: Seconds that a question waits for output, and that its answer may take: whoever moves to another network
+#: asks anew before he counts as gone.
+_WAIT, _PATIENCE = 5, 9.0
 _PIECE = 32 * 1024
 #: Seconds that the platform may be away before the command gives up, and between signs of life.
 _AWAY, _HOLD = 20.0, 2.0
@@ -44,7 +46,7 @@ class _Session:
 
     def __init__(self, where: str, opened: dict[str, Any], out: BinaryIO, err: BinaryIO) -> None:
         self._path = f"{where}/sessions/{opened['id']}"
-        self._api, self._typing = Api(), Api()
+        self._api, self._typing = Api(patience=_PATIENCE), Api(patience=_PATIENCE)
         self._targets = {"out": out, "err": err}
         self._number = 0
         self._ended = threading.Event()

@@ -107,12 +107,26 @@ class Session:
 
     # What is typed.
     def _ask(self, process: Process) -> None:
+        """What nobody asks for any more is ended, whatever the reason."""
+        try:
+            self._listen(process)
+        except Exception:
+            log.exception("session %s can't be followed", self._command.session)
+            self._why = "The node failed to follow it."
+        finally:
+            self._over.set()
+            if not self._ended.is_set():
+                process.kill()
+
+    def _listen(self, process: Process) -> None:
         """Ask for input. Each question is the node's sign of life, and each answer the other side's."""
         last = 0
         while not (self._ended.is_set() or self._over.is_set()):
             try:
                 full = self._input.full()
-                answer = self._input_after(last, WAIT_SECONDS, hold=full)
+                # Once a question had no answer the next one is to be answered at once.
+                lately = time.monotonic() - self._reached < 1
+                answer = self._input_after(last, WAIT_SECONDS if lately else 0, hold=full)
                 if answer["over"]:
                     break
                 last = answer["last"]
@@ -128,9 +142,6 @@ class Session:
                 self._ended.wait(0.5)
             if self._must_end():
                 break
-        self._over.set()
-        if not self._ended.is_set():
-            process.kill()
 
     def _input_after(self, last: int, wait: float, *, hold: bool) -> dict[str, Any]:
         answer = self._control.get(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import selectors
 import signal
@@ -210,3 +211,20 @@ def test_a_failure_of_the_platforms_is_tried_again(shop: Platform, monkeypatch: 
     program = "import sys; print(len(sys.stdin.read()))"
     ran = shop.cyto.process("exec", "api", "--", sys.executable, "-c", program, data="x" * 200_000)
     assert (ran.code, ran.out, failures) == (0, "200000\n", [2])
+
+
+def test_a_question_that_the_network_swallowed_is_asked_anew(
+    shop: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In time: 20 seconds of silence end the session."""
+    pull, swallowed = relay.pull, list[str]()
+
+    async def once(session: int, stream: str, after: int, seconds: float) -> relay.Pieces:
+        if stream == relay.OUTPUT and after and not swallowed:
+            swallowed.append(stream)
+            await asyncio.sleep(40)
+        return await pull(session, stream, after, seconds)
+
+    monkeypatch.setattr(relay, "pull", once)
+    ran = shop.cyto.process("exec", "api", "--", "sh", "-c", "echo one; sleep 22; echo two")
+    assert (ran.code, ran.out, len(swallowed)) == (0, "one\ntwo\n", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ class Control:
         self.refusals: list[int] = []
         self.ends: list[dict[str, Any]] = []
         self.last = 0
+        #: What is typed from now on.
+        self.typed: list[dict[str, Any]] | None = None
 
     def _reach(self, timeout: float) -> None:
         if self.swallows.is_set():
@@ -40,6 +43,8 @@ class Control:
         time.sleep(0.01)
         if hold:
             return {"last": self.last, "pieces": [], "over": False}
+        if self.typed is not None:
+            return {"last": self.last, "pieces": self.typed, "over": False}
         self.last += 8
         return {"last": self.last, "pieces": [{"data": BIG}] * 8, "over": False}
 
@@ -129,3 +134,12 @@ def test_its_end_is_told_until_the_control_plane_takes_it(stage: Stage) -> None:
     stage.command.over.set()
     stage.finish()
     assert stage.control.ends == [{"exit_code": 3, "reason": ""}]
+
+
+def test_what_isnt_understood_leaves_nothing_running(stage: Stage) -> None:
+    """A control plane of another version, for example."""
+    stage.command.signal = lambda name: getattr(signal, f"SIG{name}")  # type: ignore[method-assign,assignment]
+    stage.control.typed = [{"signal": "NEVERHEARD"}]
+    await_true(stage.command.over.is_set, "it goes on", 4)
+    stage.finish()
+    assert stage.control.ends == [{"exit_code": None, "reason": "The node failed to follow it."}]
