@@ -70,7 +70,7 @@ def source(request: HttpRequest, node: Node, number: int) -> FileResponse:
 def log_lines(request: HttpRequest, node: Node, number: int) -> JsonResponse:
     """A part of the build's output."""
     build = _held(node, number)
-    log.write(build.deployment, str(body(request).get("text", "")))
+    log.output(build.deployment, str(body(request).get("text", "")))
     return JsonResponse({})
 
 

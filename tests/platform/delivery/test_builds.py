@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from controlplane.errors import CytoplaneError
-from delivery import actions, machine
+from delivery import actions, log, machine
 from delivery.models import Build, Deployment, Release
 from tests import factories
 from tests.factories import World
@@ -113,3 +113,20 @@ def test_a_result_that_comes_just_when_the_builder_is_given_up_counts(
     monkeypatch.undo()
     assert Build.objects.get(pk=build.pk).state == Build.State.DONE
     assert machine.advance(deployment.pk) == State.STARTING
+
+
+def test_a_builder_cant_fill_the_database_with_a_log(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "MOST_OUTPUT", 1000)
+    deployment = world.push(world.cell())
+    machine.advance(deployment.pk)
+    builder = world.builder()
+    build = actions.claim_build(builder.node)
+    assert build is not None
+    for _ in range(10):
+        answer = builder("POST", f"/builder/builds/{build.pk}/log", {"text": "x" * 300})
+        assert answer.status_code == 200
+    text = "".join(deployment.log.values_list("text", flat=True))
+    assert text.count("x" * 300) == 4
+    assert text.count("isn't kept") == 1
+    log.say(deployment, "Healthy; switching traffic")
+    assert "switching" in "".join(deployment.log.values_list("text", flat=True)), "the platform still speaks"
