@@ -39,7 +39,10 @@ def follow(cell: Cell, release: Release) -> None:
         known = Schedule.objects.filter(workload=workload).first()
         if known is None or known.expression != expression:
             now = timezone.now()
-            values = {"expression": expression, "next_at": tasks.following(expression, now), "set_at": now}
+            # A time that has come and that nobody has looked at yet is still its.
+            missed = known is not None and known.next_at <= now
+            next_at = known.next_at if missed else tasks.following(expression, now)
+            values = {"expression": expression, "next_at": next_at, "set_at": now}
             Schedule.objects.update_or_create(workload=workload, defaults=values)
 
 

@@ -70,13 +70,23 @@ def test_a_schedule_is_in_force_once_its_release_serves_and_with_it_goes(world: 
     assert timezone.now() < first.next_at <= timezone.now() + timedelta(minutes=5)
     assert not Replica.objects.filter(workload__component__name="tick").exists()
     # The same one: its next time stays, though the release is another.
-    Schedule.objects.update(next_at=first.next_at - timedelta(days=1))
+    Schedule.objects.update(next_at=first.next_at + timedelta(days=1))
     world.deploy(cell, cron())
-    assert Schedule.objects.get().next_at == first.next_at - timedelta(days=1)
+    assert Schedule.objects.get().next_at == first.next_at + timedelta(days=1)
     world.deploy(cell, cron("0 0 1 1 *"))
-    assert Schedule.objects.get().next_at > timezone.now()
+    assert Schedule.objects.get().next_at == tasks.following("0 0 1 1 *", timezone.now())
     world.deploy(cell, "components: {web: {kind: worker, command: serve}}")
     assert not Schedule.objects.exists()
+
+
+def test_a_time_that_came_before_its_schedule_changed_isnt_forgotten(world: World, cell: Cell) -> None:
+    row = due(timedelta(seconds=2))
+    world.deploy(cell, cron("0 0 29 2 *"))
+    assert Schedule.objects.get().expression == "0 0 29 2 *"
+    run = schedules.strike(row.pk)
+    assert run is not None
+    assert run.scheduled_for == row.next_at
+    assert schedules.strike(row.pk) is None
 
 
 def test_missed_times_are_made_up_for_by_one_run_of_the_last(world: World, cell: Cell) -> None:
