@@ -3,7 +3,8 @@
 What the resolver says is checked against what the snapshot declares, and no answer opens the floor. An
 address stays open for the answer's time, a grace, and for as long as a connection to it is. A
 declaration that is taken back closes at once. What is in force is in the kernel: an agent that starts
-takes it over, with its small file or without.
+takes it over, with its small file or without. Times are the machine's since its start, which is as long as
+the kernel has its tables: a clock that is set closes nothing early and keeps nothing open.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Learning:
         tables: Tables,
         file: Path,
         cut: Callable[[set[int]], None] = lambda identities: None,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tables, self._file, self._cut, self._now = tables, file, cut, now
         self._lock = threading.RLock()
@@ -119,7 +120,7 @@ class Learning:
 
     def _take_over(self, declared: dict[int, list[NameEntry]]) -> None:
         """What the kernel has from an agent before, with the file's words for it, which may be older."""
-        self._answers = _load(self._file)
+        self._answers = _load(self._file, self._now() + TTL_CEILING)
         for (identity, address, port, protocol), rule in self._tables.learned().items():
             self._open.setdefault(identity, {})[Way(address, port, protocol)] = rule
         for identity, ways in self._open.items():
@@ -317,13 +318,16 @@ class Learning:
             }
 
 
-def _load(file: Path) -> dict[int, dict[tuple[str, str], float]]:
-    """Answers that were noted; none if the file can't be read: then the kernel's word is all there is."""
+def _load(file: Path, latest: float) -> dict[int, dict[tuple[str, str], float]]:
+    """Answers that were noted, none of them for longer than until ``latest``.
+
+    None at all if the file can't be read: then the kernel's word is all there is.
+    """
     found: dict[int, dict[tuple[str, str], float]] = {}
     try:
         for identity, name, address, end in json.loads(file.read_text()):
             key = str(name), str(ipaddress.ip_address(address))
-            found.setdefault(int(identity), {})[key] = min(float(end), time.time() + TTL_CEILING)
+            found.setdefault(int(identity), {})[key] = min(latest, float(end))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, RecursionError) as error:

@@ -90,3 +90,26 @@ def test_names_without_end_of_one_address_take_no_room_without_end(
     clock[0] += 3600 + GRACE - 1
     made.tidy(lambda identity: set())
     assert memory.open == {(70, "198.51.100.7"), (70, "198.51.100.8")}
+
+
+def test_a_clock_that_is_set_closes_nothing_and_keeps_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, file = Memory(), tmp_path / "learned.json"
+    boundary = {"external_names": {"70": [["api.example.test", 443, TCP, 1]]}}
+    made = Learning(memory, file)  # type: ignore[arg-type]
+    made.update(boundary, [])
+    made.teach(70, "api.example.test", ["198.51.100.7"], 60)
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    made.tidy(lambda identity: set())
+    assert memory.open == {(70, "198.51.100.7")}
+    # What was noted with another clock, or is none: an hour at most.
+    for end in ("4e9", "NaN", "Infinity"):
+        file.write_text(f'[[70, "api.example.test", "198.51.100.8", {end}]]')
+        clock, later = [0.0], Memory()
+        again = Learning(later, file, now=lambda clock=clock: clock[0])  # type: ignore[arg-type,misc]
+        again.update(boundary, [])
+        assert later.open == {(70, "198.51.100.8")}
+        clock[0] = TTL_CEILING + GRACE + 1
+        again.tidy(lambda identity: set())
+        assert later.open == set(), end

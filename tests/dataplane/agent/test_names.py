@@ -61,7 +61,7 @@ def world(node: Outside) -> Iterator[Outside]:
     node.server.asked.clear()
     node.kernel.flows()
     yield node
-    node.names.learning._now = time.time
+    node.names.learning._now = time.monotonic
     node.declare({})
     assert not node.names._tables.learned()
 
@@ -176,11 +176,11 @@ def test_an_address_is_open_for_its_time_and_its_connections(
     monkeypatch.setattr(learning, "AGAIN", 0)
     world.declare({"web": declared(API)})
     world.resolve("web", "api.example.test")
-    world.names.learning._now = lambda: time.time() + 40 + lessons.GRACE
+    world.names.learning._now = lambda: time.monotonic() + 40 + lessons.GRACE
     time.sleep(ROUNDS)
     assert world.reaches("web", FIRST, 443), "its time isn't over"
     with world.connect("web", FIRST, 443) as client:
-        world.names.learning._now = lambda: time.time() + 62 + lessons.GRACE
+        world.names.learning._now = lambda: time.monotonic() + 62 + lessons.GRACE
         time.sleep(ROUNDS)
         client.sendall(b"on")
         assert client.recv(64) == b"on"
@@ -197,7 +197,7 @@ def test_of_many_that_ended_a_few_are_looked_at_in_one_go(
     world.declare(everybody)
     for name in everybody:
         world.resolve(name, "api.example.test")
-    world.names.learning._now = lambda: time.time() + 70 + lessons.GRACE
+    world.names.learning._now = lambda: time.monotonic() + 70 + lessons.GRACE
     processes.await_true(lambda: not world.names._tables.learned(), "some stay open")
 
 
