@@ -21,6 +21,7 @@ from cells.specification import Component, Specification
 from controlplane.errors import CytoplaneError
 from dataplane.planes import actions as planes
 from dataplane.planes import numbers, presence
+from dataplane.planes.models import Plane
 from delivery import replicas
 from delivery.models import Deployment, Release, Replica, Run
 from projects import quotas
@@ -35,9 +36,9 @@ MOST_BEGUN = 600
 FULL = ("runs-full", "runs-paced")
 #: Until what can't be started is given up; images may be pulled in it.
 START = timedelta(minutes=3)
-#: Nodes end what takes too long themselves, with a grace of ten seconds, and tell it after its last lines; the
-#: control plane does where they don't.
-MARGIN = timedelta(seconds=20)
+#: A machine ends what takes too long itself, with a grace of ten seconds, and tells it after its last lines; the
+#: control plane does where it doesn't. On a cluster nodes end only what nobody else has.
+MARGIN = {Plane.Engine.MACHINE: timedelta(seconds=20), Plane.Engine.KUBERNETES: timedelta(seconds=5)}
 #: A replica's last lines may come after its end.
 LINGER = timedelta(seconds=5)
 #: Ended runs of a component that are kept.
@@ -170,8 +171,9 @@ def _look(run: Run) -> None:
     elif run.state == State.STARTING:
         if now - run.created_at > START:
             _not_started(run, detail)
-    elif run.started_at and now > (due := run.started_at + timedelta(seconds=run.timeout) + MARGIN):
-        _overdue(run, due)
+    elif run.started_at:
+        margin = MARGIN[Plane.Engine(replica.plane.engine)]
+        _overdue(run, run.started_at + timedelta(seconds=run.timeout) + margin)
 
 
 _BEGUN = (Phase.HEALTHY, Phase.UNHEALTHY, Phase.ENDED)
@@ -212,7 +214,7 @@ def _not_started(run: Run, detail: dict[str, Any]) -> None:
 
 
 def _overdue(run: Run, due: datetime) -> None:
-    if not _unheard(run, due, "how it ended"):
+    if timezone.now() > due and not _unheard(run, due, "how it ended"):
         end(run, State.TIMED_OUT, _too_long(run))
         take_away(run)
 

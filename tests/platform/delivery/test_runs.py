@@ -211,7 +211,7 @@ def test_what_nobody_can_tell_is_waited_for_and_then_lost(world: World, cell: Ce
     field, due = "created_at", runs.START
     if begun:
         says(world, run, "healthy")
-        field, due = "started_at", timedelta(seconds=10) + runs.MARGIN
+        field, due = "started_at", timedelta(seconds=10) + runs.MARGIN[Plane.Engine.MACHINE]
     state = run.state
     later(run, **{field: due + timedelta(seconds=30)})
     silent(timedelta(seconds=31))
@@ -251,7 +251,8 @@ def test_on_a_cluster_that_workers_drive_their_look_counts(
     )
     run = start(world, cell, "job", timeout=10)
     says(world, run, "healthy")
-    later(run, started_at=timedelta(minutes=1))
+    # Nodes there leave it to workers.
+    later(run, started_at=timedelta(seconds=16))
     cluster = Mock()
     monkeypatch.setattr(states, "driver_of", lambda _: cluster)
     monkeypatch.setattr(states.work, "placed", lambda _: None)
