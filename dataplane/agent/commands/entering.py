@@ -33,18 +33,22 @@ _LOOK = 0.2
 _CODE, _ENTER = Path(__file__).resolve().parents[3], "dataplane.agent.commands.enter"
 
 
+def _belongs(pid: int, session: int, mount: str) -> bool:
+    """Whether a process that lives is of this session and in this mount namespace."""
+    try:
+        # The name of a program may hold anything: brackets, blanks, what isn't text.
+        rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        if int(rest[3]) != session or rest[0] == b"Z":
+            return False
+        return str(Path(f"/proc/{pid}/ns/mnt").readlink()) == mount
+    except (OSError, IndexError, ValueError):
+        return False
+
+
 def members(session: int, mount: str) -> list[int]:
     """Processes of a session of the kernel's that have this mount namespace: a number alone may be another's by now."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError, IndexError, ValueError):
-            # The name of a program may hold anything, brackets and blanks included.
-            rest = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(rest[3]) == session and rest[0] != "Z" and str((entry / "ns/mnt").readlink()) == mount:
-                found.append(int(entry.name))
-    return found
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [pid for pid in pids if _belongs(pid, session, mount)]
 
 
 def end_all(session: int, mount: str) -> None:
@@ -245,7 +249,8 @@ class Entered:
 
     def signal(self, name: str) -> None:
         """To its group, as a terminal would."""
-        if members(self.pid, self.mount):
+        # Looking at every process would cost the node more than it costs whoever sends signals.
+        if _belongs(self.pid, self.pid, self.mount):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, getattr(signals, f"SIG{name}"))
 

@@ -177,6 +177,15 @@ else: child.poll() or __import__("time").sleep(600)
     assert state["Running"]
 
 
+def test_a_name_that_isnt_text_hides_nobody(stage: Node, replica: dict[str, Any]) -> None:
+    program = f"open('/proc/self/comm', 'wb').write(bytes([255, 41, 254])); {SLEEP}"
+    run = python(stage, replica, program)
+    until(lambda: run.said["out"] == b"here\n")
+    assert entering.members(run.process.pid, run.process.mount) == [run.process.pid]
+    run.process.kill()
+    assert run.end() == 137
+
+
 def test_an_agent_that_begins_anew_ends_what_the_one_before_began(
     stage: Node, replica: dict[str, Any]
 ) -> None:
