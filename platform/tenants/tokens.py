@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from datetime import timedelta
 
+from django.db.models import Q
 from django.utils import timezone
 
 from controlplane.errors import CytoplaneError
@@ -15,6 +16,8 @@ from tenants.policy import SCOPES
 #: ``last_used_at`` is written at most this often, so that reading stays reading.
 _USE_RESOLUTION = timedelta(minutes=5)
 MAXIMUM_DAYS = 366
+#: Live ones of a person at once, and how long dead ones are kept to be looked up.
+MOST, KEPT = 1000, timedelta(days=30)
 
 
 def digest(secret: str) -> str:
@@ -35,6 +38,13 @@ def issue(
         )
     if not 1 <= days <= MAXIMUM_DAYS:
         raise CytoplaneError("invalid", field="days", message=f"A token lives 1 to {MAXIMUM_DAYS} days.")
+    now = timezone.now()
+    user.tokens.filter(Q(expires_at__lt=now - KEPT) | Q(revoked_at__lt=now - KEPT)).delete()
+    if user.tokens.filter(revoked_at=None, expires_at__gt=now).count() >= MOST:
+        message = (
+            f"You have {MOST} tokens, which is the most. Revoke one first: in the portal, or `cyto tokens`."
+        )
+        raise CytoplaneError("conflict", message=message)
     secret = "cy_" + secrets.token_urlsafe(32)
     token = Token.objects.create(
         user=user,
@@ -43,7 +53,7 @@ def issue(
         prefix=secret[:9],
         digest=digest(secret),
         scopes=sorted(set(scopes)),
-        expires_at=timezone.now() + timedelta(days=days),
+        expires_at=now + timedelta(days=days),
     )
     return token, secret
 

@@ -52,6 +52,22 @@ def test_what_isnt_a_live_token_opens_nothing(world: World) -> None:
     assert refused(secret) == "token-invalid"
 
 
+def test_a_person_has_so_many_and_dead_ones_are_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "MOST", 2)
+    person = world.person()
+    made = [tokens.issue(person, name="ci", scopes=["read"], days=1)[0] for _ in range(2)]
+    with pytest.raises(CytoplaneError) as caught:
+        tokens.issue(person, name="ci", scopes=["read"], days=1)
+    assert caught.value.code == "conflict"
+    tokens.issue(world.person("viewer"), name="ci", scopes=["read"], days=1)
+    actions.revoke_token(acting_user=factories.actor(person), token_id=made[0].pk)
+    Token.objects.filter(pk=made[1].pk).update(expires_at=timezone.now() - 2 * tokens.KEPT)
+    tokens.issue(person, name="ci", scopes=["read"], days=1)
+    assert set(person.tokens.values_list("pk", flat=True)) & {t.pk for t in made} == {made[0].pk}
+
+
 @pytest.mark.parametrize(
     ("scopes", "days", "code"),
     [
