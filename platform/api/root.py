@@ -12,6 +12,7 @@ from ninja.errors import HttpError, ValidationError
 from api.auth import authenticate
 from api.document import complete
 from controlplane.errors import CytoplaneError
+from controlplane.middleware import unstorable
 from dataplane.planes.api import router as planes
 from delivery.api import router as delivery
 from execution.api import router as execution
@@ -77,9 +78,7 @@ def on_unreadable(request: HttpRequest, error: HttpError) -> HttpResponse:
 @api.exception_handler(DataError)
 @api.exception_handler(UnicodeEncodeError)
 def on_unstorable(request: HttpRequest, error: DataError | UnicodeEncodeError) -> HttpResponse:
-    """PostgreSQL's text is UTF-8 without zero bytes, and its columns have a length; JSON can say more."""
-    message = "A value is too long, or holds a zero byte or half a character."
-    return on_error(request, CytoplaneError("invalid", field="the request", message=message))
+    return on_error(request, unstorable())
 
 
 def missing(request: HttpRequest, rest: str = "") -> HttpResponse:

@@ -6,7 +6,7 @@ import logging
 import secrets
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.db import InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
@@ -94,9 +94,22 @@ class Errors(_Both):
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not isinstance(error, CytoplaneError):
             log.exception("request %s failed", getattr(request, "request_id", "?"))
-            away = isinstance(error, OperationalError | InterfaceError)
-            error = CytoplaneError("unavailable", part="the database") if away else CytoplaneError("internal")
+            error = _told(error)
         return error_response(request, error)
+
+
+def _told(error: Exception) -> CytoplaneError:
+    """What somebody is told of a failure that is in no catalogue."""
+    if isinstance(error, DataError | UnicodeEncodeError):
+        return unstorable()
+    away = isinstance(error, OperationalError | InterfaceError)
+    return CytoplaneError("unavailable", part="the database") if away else CytoplaneError("internal")
+
+
+def unstorable() -> CytoplaneError:
+    """PostgreSQL's text is UTF-8 without zero bytes, and its columns have a length; requests can say more."""
+    message = "A value is too long, or holds a zero byte or half a character."
+    return CytoplaneError("invalid", field="the request", message=message)
 
 
 def error_response(request: HttpRequest, error: CytoplaneError) -> HttpResponse:

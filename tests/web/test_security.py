@@ -63,6 +63,14 @@ def test_a_form_from_another_origin_is_refused_even_with_the_token(owner, origin
     assert form(owner, Origin=origin) == 403
 
 
+@pytest.mark.parametrize("page", ["/acme?q=%00", "/acme/-/audit?q=%00", "/acme/shop/production/logs?q=%00"])
+def test_what_cant_be_in_the_database_is_the_senders_error(world: World, page: str) -> None:
+    world.project()
+    answer = browser(world, "owner").get(page, headers={"Accept": "text/html"})
+    assert answer.status_code == 422
+    assert "zero byte" in answer.content.decode()
+
+
 def test_a_request_for_another_host_is_refused(owner) -> None:  # type: ignore[no-untyped-def]
     assert owner.get("/acme", headers={"Host": "shop.acme.localhost"}).status_code == 400
 
