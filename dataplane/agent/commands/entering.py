@@ -33,14 +33,25 @@ _LOOK = 0.2
 _CODE, _ENTER = Path(__file__).resolve().parents[3], "dataplane.agent.commands.enter"
 
 
+def _mount_of(task: Path) -> str:
+    """The mount namespace of a process or thread, "" for one that has ended."""
+    try:
+        return str((task / "ns/mnt").readlink())
+    except OSError:
+        return ""
+
+
 def _belongs(pid: int, session: int, mount: str) -> bool:
     """Whether a process that lives is of this session and in this mount namespace."""
     try:
         # The name of a program may hold anything: brackets, blanks, what isn't text.
         rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        if int(rest[3]) != session or rest[0] == b"Z":
+        over, threads = rest[0] == b"Z", int(rest[17])
+        if int(rest[3]) != session or (over and threads < 2):
             return False
-        return str(Path(f"/proc/{pid}/ns/mnt").readlink()) == mount
+        # One whose first thread has ended looks like a process that has, while the others go on.
+        tasks = Path(f"/proc/{pid}/task").iterdir() if over else [Path(f"/proc/{pid}")]
+        return any(_mount_of(task) == mount for task in tasks)
     except (OSError, IndexError, ValueError):
         return False
 

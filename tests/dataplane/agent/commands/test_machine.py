@@ -186,6 +186,22 @@ def test_a_name_that_isnt_text_hides_nobody(stage: Node, replica: dict[str, Any]
     assert run.end() == 137
 
 
+def test_a_first_thread_that_has_ended_hides_nobody(stage: Node, replica: dict[str, Any]) -> None:
+    """The kernel shows such a process as one that has ended; its other threads go on."""
+    program = f"""
+import ctypes, os, threading
+def on(): {SLEEP}
+threading.Thread(target=on).start()
+ctypes.CDLL(None).syscall({{"x86_64": 60}}.get(os.uname().machine, 93), 0)  # exit, of this thread alone
+"""
+    run = python(stage, replica, program)
+    until(lambda: run.said["out"] == b"here\n")
+    pid = run.process.pid
+    until(lambda: ") Z " in Path(f"/proc/{pid}/stat").read_text())
+    run.process.kill()
+    assert run.end() == 137
+
+
 def test_an_agent_that_begins_anew_ends_what_the_one_before_began(
     stage: Node, replica: dict[str, Any]
 ) -> None:
