@@ -6,34 +6,17 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from asgiref.sync import sync_to_async
-from django.db import connections
 from django.http import StreamingHttpResponse
 
 from controlplane.errors import CytoplaneError
+from dataplane.planes.polling import query as read
 
-T = TypeVar("T")
 #: A stream ends after this many seconds and the browser comes back.
 LIFE = 240.0
 #: Seconds between two pings; rights are checked again with each.
 PING = 10.0
-
-
-def _returning(function: Callable[..., T]) -> Callable[..., T]:
-    def call(*args: Any, **kwargs: Any) -> T:
-        try:
-            return function(*args, **kwargs)
-        finally:
-            connections.close_all()
-
-    return call
-
-
-async def read(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Run a query in a thread and give its connection back at once."""
-    return await sync_to_async(_returning(function), thread_sensitive=False)(*args, **kwargs)
 
 
 def event(name: str, data: Any = None, event_id: str = "") -> bytes:

@@ -38,12 +38,12 @@ def seat(node_id: int, name: str) -> Iterator[None]:
             del _open[node_id]
 
 
-async def query(function: Callable[..., T], *arguments: Any) -> T:
+async def query(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
     """Run a query in a thread and give its connection back."""
 
     def returning() -> T:
         try:
-            return function(*arguments)
+            return function(*arguments, **named)
         finally:
             connections.close_all()
 

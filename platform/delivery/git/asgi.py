@@ -17,8 +17,9 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 from controlplane.errors import CytoplaneError
+from dataplane.planes import polling
 from delivery.git import repository
-from delivery.git.hook_server import HookServer, in_thread
+from delivery.git.hook_server import HookServer
 from delivery.git.pushes import Received
 from projects.models import Project
 from projects.queries import get_project
@@ -53,7 +54,7 @@ class GitApplication:
             wanted_method = "GET" if verb == "info/refs" else "POST"
             if service not in _SERVICES or scope["method"] != wanted_method:
                 raise CytoplaneError("not-found", kind="repository")
-            actor, row, path = await in_thread(
+            actor, row, path = await polling.query(
                 _authorise, headers.get("authorization", ""), tenant, project, _SERVICES[service]
             )
         except CytoplaneError as error:

@@ -9,29 +9,16 @@ import logging
 import secrets
 from pathlib import Path
 
-from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import connections
 
 from controlplane.errors import CytoplaneError
+from dataplane.planes import polling
 from delivery.git import pushes
 from delivery.git.pushes import Received
 
 log = logging.getLogger("cytoplane.git")
 POLL = 0.1
 LONGEST = 30 * 60
-
-
-async def in_thread(function, *arguments):  # type: ignore[no-untyped-def]
-    """Run database work in a thread and give its connection back."""
-
-    def call():  # type: ignore[no-untyped-def]
-        try:
-            return function(*arguments)
-        finally:
-            connections.close_all()
-
-    return await sync_to_async(call, thread_sensitive=False)()
 
 
 class HookServer:
@@ -88,7 +75,7 @@ class HookServer:
             writer.close()
 
     async def _decide(self, received: Received, request: dict, send) -> str:  # type: ignore[no-untyped-def]
-        await in_thread(
+        await polling.query(
             pushes.begin,
             received,
             request["updates"],
@@ -101,7 +88,7 @@ class HookServer:
         if received.deployment is None:
             return "accept"
         for _ in range(int(LONGEST / POLL)):
-            text, verdict = await in_thread(pushes.follow, received)
+            text, verdict = await polling.query(pushes.follow, received)
             if text:
                 await send({"text": text})
             if verdict:
