@@ -55,9 +55,10 @@ def record(plane: Plane, reports: list[dict[str, Any]]) -> None:
     }
     for place in Place.objects.filter(plane=plane, location__in=by_location):
         report = by_location[place.location]
-        if report.get("state") == "absent":
+        state = report.get("state")
+        if state == "absent":
             Place.objects.filter(pk=place.pk, wanted=False).delete()
-        elif report.get("state") in _STATES:
+        elif isinstance(state, str) and state in _STATES:
             _take(place, report)
 
 

@@ -293,6 +293,21 @@ def test_a_controller_is_told_of_every_place(world: World, monkeypatch: pytest.M
     assert {place["project"] for place in told} == {"shop", "blog"}
 
 
+@pytest.mark.parametrize("nonsense", [[], {}, None, 5, "gone", "unknown"])
+def test_what_a_controller_says_of_a_place_is_taken_or_left(world: World, nonsense: Any) -> None:
+    owner = world.actor("owner")
+    node = controller(world, made(world).plane)
+    provisioning.bind_environment(
+        acting_user=owner, tenant="acme", environment="production", plane=node.node.plane.name
+    )
+    world.project()
+    place = Place.objects.get()
+    for report in ({"state": nonsense}, {"state": "ready", "problems": nonsense, "error": nonsense}):
+        said = {"places": [{"location": place.location, **report}]}
+        assert node("POST", "/controller/places", said).status_code == 200
+    assert Place.objects.get().problems == []
+
+
 def test_a_place_is_forgotten_when_its_controller_says_that_it_is_gone(world: World) -> None:
     node = controller(world, made(world).plane)
     provisioning.bind_environment(
