@@ -208,12 +208,14 @@ class Entered:
 
     # Output.
     def output(self) -> Iterator[tuple[str, bytes]]:
-        """Ends with the command, not with what it may have left running: that may print for ever."""
+        """Ends with the command: not before, if it closes its streams, and not with what it may have left
+        running, which may print for ever.
+        """
         looks = _LAST_LOOKS
         with selectors.DefaultSelector() as selector:
             for fd, stream in self._outputs.items():
                 selector.register(fd, selectors.EVENT_READ, stream)
-            while selector.get_map() and looks:
+            while looks:
                 ended = self._child.poll() is not None
                 ready = selector.select(_LOOK)
                 for key, _ in ready:
@@ -237,14 +239,14 @@ class Entered:
 
     # Input.
     def write(self, data: bytes) -> None:
-        waiting = select.poll()
-        waiting.register(self._input, select.POLLOUT)
+        fd, waiting = self._input, select.poll()
         while data:
-            if self._killed:
+            if self._killed or fd < 0:
                 raise BrokenPipeError("it is over")
             with contextlib.suppress(BlockingIOError):
-                data = data[os.write(self._input, data) :]
+                data = data[os.write(fd, data) :]
                 continue
+            waiting.register(fd, select.POLLOUT)
             waiting.poll(_LOOK * 1000)
 
     def close_input(self) -> None:

@@ -85,6 +85,11 @@ def test_output_errors_and_exit_code_are_told_apart(stage: Node, replica: dict[s
     assert run.said == {"out": b"one\n", "err": b"two\n"}
 
 
+def test_a_command_that_closes_its_streams_goes_on(stage: Node, replica: dict[str, Any]) -> None:
+    run = python(stage, replica, "import os, time; os.close(1); os.close(2); time.sleep(6); os._exit(7)")
+    assert run.end() == 7
+
+
 def test_it_may_what_the_replicas_own_process_may(stage: Node, replica: dict[str, Any]) -> None:
     """User, rights, filter of system calls, limits, namespaces: the same, seen from inside."""
     run = python(stage, replica, STATUS)
@@ -118,6 +123,8 @@ def test_input_is_passed_on_to_its_end(stage: Node, replica: dict[str, Any]) -> 
     for _ in range(8):
         run.process.write(b"abc" * 10000)
     run.process.close_input()
+    with pytest.raises(BrokenPipeError):
+        run.process.write(b"more")
     assert run.end() == 0
     assert run.said["out"] == b"240000 b'abc'\n"
 
