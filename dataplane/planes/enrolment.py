@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterable
 from datetime import timedelta
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -24,6 +24,8 @@ NODE_TOKENS, NODE_TOKENS_EACH = 1000, 10
 _PACE = timedelta(hours=1)
 #: Certificates that a node gets within an hour; it needs one in some days.
 RENEWALS = 20
+#: Of advisory locks.
+_LOCK_CLASS = 7002
 #: Who made the tokens that are counted.
 _CONTROLLER = "controller"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -101,7 +103,9 @@ def enrol(token: str, csr_pem: str, name: str, facts: dict) -> tuple[Node, str, 
         raise CytoplaneError("enrolment-refused")
     if row.node_name and row.node_name != name:
         raise CytoplaneError("enrolment-refused")
-    if row.plane and row.kind == row.plane.joins_as:
+    if row.plane is None:
+        _one_builder_at_a_time()
+    elif row.kind == row.plane.joins_as:
         _only_one(row.plane, row.kind, name)
     node, fresh = Node.objects.update_or_create(
         plane=row.plane, kind=row.kind, name=name, defaults={"facts": facts, "acknowledged": 0}
@@ -122,6 +126,12 @@ def enrol(token: str, csr_pem: str, name: str, facts: dict) -> tuple[Node, str, 
     made = _certify(node, csr_pem)
     gateways.changed(row.plane)
     return node, *made
+
+
+def _one_builder_at_a_time() -> None:
+    """Builders have no plane to lock, and to the database names without a plane are never the same."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", [_LOCK_CLASS])
 
 
 def _only_one(plane: Plane, kind: str, name: str) -> None:

@@ -104,29 +104,43 @@ def test_a_machine_plane_has_exactly_one_node(bare: Bare) -> None:
     assert enrol(other, "node-1").status_code == 200, "a refused name must not use the token up"
 
 
-def test_two_nodes_at_once_are_one_too_many(transactional_db: None) -> None:
-    bare = Bare()
-    secrets = [token(bare) for _ in range(4)]
+def at_once(secrets: list[str], names: list[str]) -> list[int]:
+    """What is answered to enrolments that all begin together."""
     together = threading.Barrier(len(secrets))
     statuses: list[int] = []
 
-    def attempt(number: int) -> None:
+    def attempt(secret: str, name: str) -> None:
         try:
             together.wait(10)
-            enrolment.enrol(secrets[number], factories.certificate_request(), f"node-{number}", {})
+            enrolment.enrol(secret, factories.certificate_request(), name, {})
             statuses.append(200)
         except CytoplaneError as error:
             statuses.append(error.status)
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=attempt, args=(number,)) for number in range(len(secrets))]
+    threads = [threading.Thread(target=attempt, args=both) for both in zip(secrets, names, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(statuses) == [200, 403, 403, 403]
+    return sorted(statuses)
+
+
+def test_two_nodes_at_once_are_one_too_many(transactional_db: None) -> None:
+    bare = Bare()
+    secrets = [token(bare) for _ in range(4)]
+    assert at_once(secrets, [f"node-{number}" for number in range(4)]) == [200, 403, 403, 403]
     assert Node.objects.count() == 1
+
+
+def test_two_builders_of_one_name_are_one(transactional_db: None) -> None:
+    bare = Bare()
+    secrets = [token(bare, Node.Kind.BUILDER) for _ in range(6)]
+    assert at_once(secrets, ["builder-1"] * 6) == [200] * 6
+    node = Node.objects.get()
+    assert node.enrolment == 6
+    assert node.certificates.filter(revoked_at=None).count() == 1
 
 
 def test_a_cluster_has_many_nodes(bare: Bare) -> None:
