@@ -24,7 +24,7 @@ class _Heard(ControlPlane):
     def enrolled(self) -> bool:
         return True
 
-    def post(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, document: dict[str, Any], *, timeout: float = 0) -> dict[str, Any]:
         return {"bytes": len(json.dumps(document))}
 
 

@@ -75,6 +75,7 @@ def test_an_address_that_is_another_ones_now_has_none_of_the_flows_it_had(scene:
     late = p.ipv4(a.v4, b.v4, TCP, p.tcp(4000, 8080, ACK))
     assert scene.sent(p.ETH_IP, late)[0] == PASS
     of_a = tables._maps["identities"].get(layout.U32.pack(a.identity))
+    assert of_a is not None
     tables.set_address(a.v4, c.identity, a.namespace.ifindex)
     # As it happens, both have had as many changes.
     epoch = layout.IDENTITY.unpack(of_a)[0]

@@ -25,7 +25,7 @@ class Recorder(ControlPlane):
     def enrol(self, name: str, facts: dict[str, Any]) -> None:
         self.sent.append((name, facts))
 
-    def post(self, path: str, document: dict[str, Any]) -> Any:
+    def post(self, path: str, document: dict[str, Any], *, timeout: float = 0) -> Any:
         self.sent.append((path, document))
         return None
 
