@@ -310,7 +310,8 @@ class Tables(ServiceTables, TrackingTables):
         return self._cached_index
 
     def _drop_epoch(self, identity: int, epoch: int, policy: dict, external: dict) -> None:
-        for remote, port, protocol, direction in policy:
+        # What denies goes last: whoever still looks at these entries sees no more allowed than there was.
+        for remote, port, protocol, direction in sorted(policy, key=lambda each: policy[each][1] == DENY):
             self._maps["policy"].delete(
                 layout.POLICY_KEY.pack(identity, epoch, remote, port, protocol, direction)
             )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from bpf import layout
-from bpf.tables import ALLOW, AUDIT, DENY, EGRESS, INGRESS, External, Policy
+from bpf.tables import ALLOW, AUDIT, DENY, EGRESS, INGRESS, External, Policy, Tables
 from dataplane.agent.namespaces import run_in
 from tests.bpf.laboratory import TCP, UDP, Laboratory
 
@@ -232,3 +232,26 @@ def test_an_identity_that_doesnt_fit_leaves_nothing_behind(
             tables.apply_identity(77, 1, [Policy(300, 8080, TCP, EGRESS, ALLOW, 1)])
     assert set(tables._maps["policy"].keys()) == set(before)
     assert 77 not in tables.usage()
+
+
+def test_of_rules_that_are_replaced_those_that_deny_go_last(
+    two: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whatever order an agent that has just started found them."""
+    a, b = (two.members[name].identity for name in "ab")
+    denied = [Policy(b, port, TCP, EGRESS, DENY, 2) for port in range(100, 130)]
+    two.tables.apply_identity(a, 1, [*denied, Policy(b, 0, TCP, EGRESS, AUDIT, 1)])
+    again = Tables(two.config)
+    gone: list[int] = []
+    remove = again._maps["policy"].delete
+
+    def delete(key: bytes) -> bool:
+        gone.append(layout.POLICY_KEY.unpack(key)[3])
+        return remove(key)
+
+    monkeypatch.setattr(again._maps["policy"], "delete", delete)
+    try:
+        again.apply_identity(a, 1, [])
+    finally:
+        again.close()
+    assert gone[0] == 0 and len(gone) == 31
