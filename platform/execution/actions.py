@@ -136,7 +136,9 @@ def _count(actor: Actor, cell: Cell, plane: Plane) -> None:
         (live.filter(plane=plane), 0, MOST_OF_PLANE, "The data plane has"),
     ):
         if rows.count() + more >= most:
-            raise CytoplaneError("conflict", message=f"{whose} {most} sessions open, which is the limit.")
+            beside = ", or ended with output that is still to be read" if more else ""
+            message = f"{whose} {most} sessions open{beside}, which is the limit."
+            raise CytoplaneError("conflict", message=message)
 
 
 def _announce(session: Session) -> None:
