@@ -21,7 +21,7 @@ NAMES: dict[str, str] = {
     "owner": "identity ifindex",
     "identity": "epoch cell flags",
     "limit": "bytes burst new_connections connections",
-    "usage": "bandwidth new_connections connections rows rows_since",
+    "usage": "bandwidth new_connections connections rows rows_since life",
     "policy_key": "identity epoch remote port protocol direction",
     "rule": "rule verdict",
     "external_key": "prefixlen identity epoch port protocol address",

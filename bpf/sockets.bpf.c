@@ -147,6 +147,7 @@ static inline void count_socket(struct bpf_sock_ops *ctx)
 	if (mark->identity)
 		return;
 	mark->identity = identity;
+	mark->life = u->life;
 	__sync_fetch_and_add(&u->connections, 1);
 	bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
 }
@@ -162,8 +163,7 @@ static inline void forget_socket(struct bpf_sock_ops *ctx)
 	__u32 identity = mark->identity;
 	struct usage *u = map_lookup(usages, &identity);
 	mark->identity = 0;
-	/* One of an earlier life of the identity isn't in the count. */
-	if (u && u->connections)
+	if (u && (__u32)u->life == mark->life)
 		__sync_fetch_and_add(&u->connections, -1);
 }
 

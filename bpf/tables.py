@@ -238,7 +238,7 @@ class Tables(ServiceTables, TrackingTables):
         old_policy, old_external = self._index.get(identity)
         if current and (old_policy, old_external, known_flags) == (wanted, outside, flags):
             return False
-        self._maps["usages"].add(key, bytes(layout.USAGE.size))
+        self._maps["usages"].add(key, layout.USAGE.pack(*[0] * 7, secrets.randbelow(2**32 - 1) + 1))
         fresh = (epoch + 1) % 2**32
         try:
             for (remote, port, protocol, direction), value in wanted.items():

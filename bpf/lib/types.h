@@ -61,6 +61,7 @@ struct usage {
 	__u64 new_connections[2];
 	__u64 connections;
 	__u64 rows, rows_since;		/* of flows that are new in this window */
+	__u64 life;			/* of the identity: none of an earlier one is in the count */
 };
 
 struct policy_key {
@@ -175,7 +176,7 @@ struct flow_state {
 /* A connection that counts, kept at its socket. */
 struct counted {
 	__u32 identity;
-	__u32 pad;
+	__u32 life;			/* in which of the identity's it was counted */
 };
 
 /* Aggregated flows. `remote` is zero where the flow was allowed, to keep the number of rows low. */

@@ -259,9 +259,12 @@ def test_connections_of_an_earlier_life_are_no_debt(trio) -> None:
         laboratory.tables.remove_identity(A)
         laboratory.allow(("a", "b", PORT, TCP))
         limit(laboratory, a=Limit(connections=2))
-    # Both ends have closed once the other component counts none.
-    assert comes_true(lambda: connections(laboratory.tables, B) == 0)
-    assert connections(laboratory.tables, A) == 0
+        kept = a.connected(b.v4, PORT)
+    # Both ends have closed once the other component counts the later one alone.
+    assert comes_true(lambda: connections(laboratory.tables, B) == 1)
+    assert connections(laboratory.tables, A) == 1
+    kept.close()
+    assert comes_true(lambda: connections(laboratory.tables, A) == 0)
     a.connected(b.v4, PORT).close()
 
 
