@@ -23,14 +23,17 @@ ROOT = Path(__file__).resolve().parents[1]
 #: a cluster at work for the rest of the run comes late.
 GROUPS = {
     # Provisioning asks the API server that tests of drivers have.
-    "kernel": ("bpf/", "dataplane/", "conformance/", "cells/test_provisioning.py"),
-    "cluster": ("infra/", "dataplane/agent/pods/"),
+    "kernel": ("bpf/", "dataplane/", "conformance/", "cells/test_provisioning.py", "infra/"),
+    "cluster": ("dataplane/agent/pods/",),
     "platform": ("", "dataplane/planes/", "dataplane/registry/", "web/", "e2e/"),
 }
 #: What names one of these fixtures is in the group of the cluster, wherever it stands.
 _NODES = re.compile(r"\b(two_nodes|bare_nodes|pod_plane|engine: Engine)\b")
 #: Network numbers: a run takes its own and the second one after it.
 _NETS, _APART = 16, 4
+#: Groups that let others go first where processors are short: those wait for answers within fractions of a
+#: second, these for parts that take seconds to start.
+_PATIENT = ("cluster", "platform")
 _print = threading.Lock()
 
 
@@ -71,6 +74,8 @@ def run(parts: dict[str, list[str]], arguments: list[str], net: int) -> int:
         for name, paths in parts.items():
             count = Path(folder) / name
             command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "--rootdir", ".", *paths]
+            if name in _PATIENT:
+                command = ["nice", "-n", "5", *command]
             command += ["-p", "infra.count", f"--count-file={count}", "--durations=10", *arguments]
             environment = {**os.environ, "CYTOPLANE_TEST_NET": str(own.get(name, net))}
             process = subprocess.Popen(

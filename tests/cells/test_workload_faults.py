@@ -150,8 +150,11 @@ class Watched:
         text = "".join(LogChunk.objects.filter(deployment=deployment).values_list("text", flat=True))
         assert text.count("is live in") == 1
         delivery.queue.run(most=200, later=True)
-        until(lambda: delivery.swept().state == "ready", 60, "the place isn't as it should be")
-        assert names(delivery, cell) == rows(cell)
+        until(
+            lambda: delivery.swept().state == "ready" and names(delivery, cell) == rows(cell),
+            60,
+            lambda: f"the place isn't as it should be: {names(delivery, cell)}, not {rows(cell)}",
+        )
         assert page(delivery, cell) == {f"web v{deployment.release.number}\n"}
 
 

@@ -29,7 +29,7 @@ from tests.dataplane.internet import servers4
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: A number, a folder and ports for each run: of a run's groups, two have an installation at once.
 NET = (int(os.environ.get("CYTOPLANE_TEST_NET", "11")) + 3) % 16
-_PORTS = 10_000 + 1_000 * NET
+_PORTS = 20_000 + 500 * NET
 #: The run's cluster, whether there is one or not: its nodes find the installation at its first address.
 _CLUSTER: Cluster = cluster_settings()
 CONFIG = Config(

@@ -90,8 +90,11 @@ def forbidden(node: Machine) -> list[tuple[str, str, int, int]]:
     ]
 
 
-def undisturbed(node: Machine, disturbance: Callable[[], None]) -> None:
-    """Nothing passes that mustn't, nothing stops that may go on, while it happens."""
+def undisturbed(node: Machine, disturbance: Callable[[], None], lost: int = 0) -> None:
+    """Nothing passes that mustn't, nothing stops that may go on, while it happens.
+
+    ``lost``: answers to datagrams that may be underway while what is remembered of flows goes.
+    """
     connections = opened(node)
     with Traffic(node, connections, forbidden(node)) as traffic:
         until(lambda: traffic.asked > 16, "no traffic")
@@ -99,7 +102,7 @@ def undisturbed(node: Machine, disturbance: Callable[[], None]) -> None:
         before = traffic.asked
         until(lambda: traffic.asked > before + 16, "traffic has stopped")
     assert traffic.passed == []
-    assert traffic.silences == []
+    assert len(traffic.silences) <= lost, traffic.silences
     assert all(echoed(each) for each in connections)
 
 
@@ -240,10 +243,12 @@ def test_an_upgrade_to_another_layout_and_back(
         until(lambda: [each.name for each in calm.config.bpffs.iterdir()] == [own.name], calm._said())
         _one_version_everywhere(calm)
 
-    undisturbed(calm, there)
+    # With the memory of flows goes the answer that is underway to each of the four datagram sockets.
+    lost = 4 if changes is OTHER_FLOWS else 0
+    undisturbed(calm, there, lost)
     # That it is being upgraded is said until the watch has looked; what went wrong, for minutes.
     until(lambda: not _about_programs(calm), "the new programs aren't well")
-    undisturbed(calm, back)
+    undisturbed(calm, back, lost)
 
 
 def _about_programs(node: Machine) -> list[str]:

@@ -127,8 +127,11 @@ def test_it_is_killed_also_while_its_input_is_stuck(stage: Stage) -> None:
     stage.finish()
 
 
-def test_its_end_is_told_until_the_control_plane_takes_it(stage: Stage) -> None:
+def test_its_end_is_told_until_the_control_plane_takes_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever answers for a web process that is being replaced says 503."""
+    monkeypatch.setattr(session, "AWAY_SECONDS", 8)
     stage.control.refusals = [503, 502]
     stage.command.code = 3
     stage.command.over.set()
