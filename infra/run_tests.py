@@ -27,8 +27,10 @@ GROUPS = {
     "cluster": ("dataplane/agent/pods/",),
     "platform": ("", "dataplane/planes/", "dataplane/registry/", "web/", "e2e/"),
 }
-#: What names one of these fixtures is in the group of the cluster, wherever it stands.
-_NODES = re.compile(r"\b(two_nodes|bare_nodes|pod_plane|engine: Engine)\b")
+#: What names one of these fixtures is in the group of the cluster, wherever it stands; or in end-to-end tests,
+#: which have an installation in any case, the engines'.
+_NODES = re.compile(r"\b(two_nodes|bare_nodes|pod_plane)\b")
+_ENGINES = re.compile(r"\bengine: Engine\b")
 #: Network numbers: a run takes its own and the second one after it.
 _NETS, _APART = 16, 4
 #: Groups that let others go first where processors are short: those wait for answers within fractions of a
@@ -48,9 +50,9 @@ def groups() -> dict[str, list[str]]:
             for position, beginning in enumerate(beginnings)
             if own.startswith(beginning)
         )
-        if _NODES.search(file.read_text()):
-            # Those of an installation last: they need the nodes without other tests' agents.
-            name, position = "cluster", len(GROUPS["cluster"]) + own.startswith("e2e/")
+        whole = own.startswith("e2e/")
+        if (_ENGINES if whole else _NODES).search(file.read_text()):
+            name, position = "cluster", len(GROUPS["cluster"]) + whole
         found[name].append((position, f"tests/{own}"))
     return {name: [path for _, path in sorted(files)] for name, files in found.items()}
 

@@ -29,6 +29,7 @@ def test_what_needs_the_same_is_together() -> None:
     # The engines' tests need both a whole installation and the cluster.
     assert found["cluster"][-1].startswith("tests/e2e/")
     assert "tests/e2e/test_engines.py" in found["cluster"]
+    assert "tests/conformance/test_mutations.py" in found["kernel"]
 
 
 @pytest.mark.parametrize("net", range(16))
