@@ -175,7 +175,7 @@ class ClusterPlane:
                 client.remove(f"/api/v1/namespaces/{name}")
             for name in (NAMESPACE, RECORDS):
                 path = f"/api/v1/namespaces/{name}"
-                until(lambda path=path: client.get(path).status_code == 404, 90, f"{name} doesn't go")  # type: ignore[misc]
+                until(lambda path=path: client.get(path).status_code == 404, 300, f"{name} doesn't go")  # type: ignore[misc]
         for node in NODES:
             gone = ["rm", "-rf", "/var/lib/cytoplane", f"/sys/fs/bpf/cytoplane-{self.net}"]
             self.nodes.ran(f"node{node}", *gone)
