@@ -6,10 +6,12 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from bpf.tables import ALLOW, EGRESS, INGRESS, Policy, Service, Tables
+from bpf import layout
+from bpf.reasons import REASONS
+from bpf.tables import ALLOW, DENY, EGRESS, INGRESS, Policy, Service, Tables
 from dataplane.agent import network
 from dataplane.agent.namespaces import run_in
 from infra.config import Config
@@ -17,18 +19,8 @@ from infra.config import Config
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 #: A silent drop shows as a timeout; loopback-fast paths answer in well under this.
 PATIENCE = 0.35
-#: Seconds of it that a busy machine may keep this process from running before nothing follows from silence.
-_HELD_UP = 0.1
-
-
-def _held_up() -> float:
-    """Seconds that threads of this process were ready to run and didn't, all together."""
-    total = 0
-    for task in Path("/proc/self/task").iterdir():
-        # Threads end meanwhile.
-        with contextlib.suppress(OSError):
-            total += int((task / "schedstat").read_text().split()[1])
-    return total / 1e9
+#: So long silence is listened to when no program has refused anything meanwhile: the machine may be busy.
+_LONG = 2.5
 
 
 @dataclass
@@ -43,6 +35,8 @@ class Member:
     service6: str
     namespace: network.Namespace
     sockets: list[socket.socket] = field(default_factory=list)
+    #: How many packets the programs have refused so far, if somebody counts them.
+    refused: Callable[[], int] | None = None
 
     def address(self, family: int, by_service: bool = False) -> str:
         if by_service:
@@ -90,13 +84,13 @@ class Member:
                 return
 
     def call(self, address: str, port: int, protocol: int = TCP, patience: float = PATIENCE) -> str:
-        """Who answered, or "" if nobody did. A busy machine's silence isn't taken for an answer, up to twice."""
+        """Who answered, or "" if nobody did. Silence without a refusal is listened to for longer."""
 
-        def attempt() -> str:
+        def attempt(seconds: float) -> str | None:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             kind = socket.SOCK_STREAM if protocol == TCP else socket.SOCK_DGRAM
             with socket.socket(family, kind) as client:
-                client.settimeout(patience)
+                client.settimeout(seconds)
                 try:
                     if protocol == UDP:
                         client.sendto(b"who", (address, port))
@@ -106,16 +100,16 @@ class Member:
                         return answer.decode()
                     client.connect((address, port))
                     return client.recv(64).decode()
+                except TimeoutError:
+                    return None
                 except OSError:
                     return ""
 
-        answer = ""
-        for _ in range(3):
-            before = _held_up()
-            answer = run_in(self.namespace.path, attempt)
-            if answer or _held_up() - before < _HELD_UP:
-                break
-        return answer
+        before = self.refused() if self.refused else 0
+        answer = run_in(self.namespace.path, lambda: attempt(patience))
+        if answer is None and self.refused and self.refused() == before:
+            answer = run_in(self.namespace.path, lambda: attempt(_LONG))
+        return answer or ""
 
     def connected(self, address: str, port: int) -> socket.socket:
         """An open TCP connection; the greeting has been read."""
@@ -157,6 +151,7 @@ class Laboratory:
             str(config.services4[index]),
             str(config.services6[index]),
             namespace,
+            refused=self._refused,
         )
         self.members[name] = member
         self.tables.apply_identity(identity, 1, [])
@@ -180,6 +175,15 @@ class Laboratory:
             for service, address in ((member.service4, member.v4), (member.service6, member.v6)):
                 services.append(Service(0, service, port, protocol, ((address, port),)))
         self.tables.set_services(services)
+
+    def _refused(self) -> int:
+        """Packets in the programs' counts of what was refused; what kernels say by themselves left out."""
+        total = 0
+        for key, value in self.tables._maps["edges"].items():
+            *_, verdict, reason, _ = layout.EDGE.unpack(key)
+            if verdict == DENY and REASONS[reason].code not in ("NEIGHBOUR", "MULTICAST"):
+                total += layout.EDGE_COUNT.unpack(value)[0]
+        return total
 
     def denials(self, wait: float = 0.0) -> set[tuple[str, int]]:
         """(reason, port) of the denials since the last time; kernel housekeeping left out."""

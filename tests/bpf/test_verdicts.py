@@ -191,7 +191,7 @@ def test_one_workloads_flood_of_flows_loses_nobody_elses(two: Laboratory) -> Non
 
 def test_an_endpoint_without_its_table_of_flows_passes_nothing(two: Laboratory) -> None:
     two.allow(("a", "b", 8080, TCP))
-    assert two.members["a"].call(two.members["b"].v4, 8080) == "b"
+    assert two.members["a"].call(two.members["b"].v4, 8080) == "b", two.denials()
     two.tables.drop_conntrack(two.members["a"].namespace.ifindex)
     two.denials()
     assert two.members["a"].call(two.members["b"].v4, 8080) == ""
