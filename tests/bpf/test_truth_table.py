@@ -46,7 +46,7 @@ def test_a_denied_call_is_refused_at_once_and_recorded(three: Laboratory) -> Non
     three.allow()
     begun = time.monotonic()
     assert three.members["a"].call(three.members["b"].v4, 8080, patience=5) == ""
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 3, "silence would have been listened to for five seconds"
     assert ("NO_RULE", 8080) in three.denials()
 
 

@@ -210,7 +210,12 @@ def test_a_scan_of_everything_shares_a_row_once_it_has_had_its_own(two: Laborato
                 client.sendto(b"?", ("203.0.113.9", port))
 
     run_in(a.namespace.path, scan)
-    rows = [flow for flow in two.tables.drain_flows() if flow.source == a.identity and not flow.allowed]
+    rows = [
+        flow
+        for flow in two.tables.drain_flows()
+        # What its own kernel announces to groups isn't UDP.
+        if flow.source == a.identity and not flow.allowed and flow.protocol == UDP
+    ]
     assert len(rows) < 2100
     assert sum(flow.packets for flow in rows) == 4000
     assert any(flow.port == 0 and flow.remote == "" for flow in rows)
