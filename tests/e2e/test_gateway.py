@@ -121,12 +121,13 @@ def test_no_request_fails_while_a_release_replaces_another(installation: Install
         for version in ("second", "third"):
             assert repository.push(source("steady", version)).accepted
         time.sleep(4)  # through the drain of the old one
+        installation.wait(lambda: len(answers) > 200)  # a busy machine asks more slowly
     finally:
         stop.set()
         for thread in threads:
             thread.join()
     assert not failures, failures[:5]
-    assert len(answers) > 100, f"only {len(answers)} requests"
+    assert len(answers) > 200, f"only {len(answers)} requests"
     assert {"first", "second", "third"} <= set(answers)
     assert answers[-1] == "third"
     assert statistics.median(durations) < 1

@@ -195,7 +195,7 @@ class Machine:
         """Echo to everybody on these ports by TCP and UDP over both families."""
         for port in ports:
             for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                made = run_in(self.path(name), partial(_listen, kind, port))
+                made = run_in(self.path(name), partial(listening, kind, port))
                 self.sockets.append(made)
                 threading.Thread(target=_echo, args=(made, kind), daemon=True).start()
 
@@ -230,7 +230,7 @@ def until(true: Callable[[], Any], what: str, seconds: float = SECONDS) -> None:
         time.sleep(0.01)
 
 
-def _listen(kind: int, port: int) -> socket.socket:
+def listening(kind: int, port: int) -> socket.socket:
     made = socket.socket(socket.AF_INET6, kind)
     made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -290,7 +290,7 @@ class Traffic:
         self._machine, self._allowed, self._forbidden = machine, allowed, forbidden
         self._stop = threading.Event()
         self.passed: list[tuple] = []
-        self.silences: list[float] = []
+        self.silences: list[tuple[socket.socket, float]] = []
         self.asked = 0
         self._threads = [threading.Thread(target=self._ask, args=(made,), daemon=True) for made in allowed]
         self._threads += [threading.Thread(target=self._knock, args=(way,), daemon=True) for way in forbidden]
@@ -309,7 +309,7 @@ class Traffic:
         while not self._stop.wait(0.02):
             begun = time.monotonic()
             if not echoed(made):
-                self.silences.append(begun)
+                self.silences.append((made, begun))
             self.asked += 1
 
     def _knock(self, way: tuple[str, str, int, int]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dataplane.agent.namespaces import run_in
+from tests.dataplane.agent.agents import listening
 
 
 @dataclass
@@ -30,12 +31,7 @@ class Server:
         def listen() -> None:
             for kind, ports in ((socket.SOCK_STREAM, tcp), (socket.SOCK_DGRAM, udp)):
                 for port in ports:
-                    made = socket.socket(socket.AF_INET6, kind)
-                    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-                    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    made.bind(("::", port))
-                    if kind == socket.SOCK_STREAM:
-                        made.listen(64)
+                    made = listening(kind, port)
                     made.setblocking(False)
                     self.selector.register(made, selectors.EVENT_READ, name)
 
