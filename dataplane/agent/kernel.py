@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
-import json
 import logging
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -25,6 +20,7 @@ from dataplane.agent.following import Rules
 from dataplane.agent.kernel_pods import PodTables
 from dataplane.agent.limits import apply as apply_limits
 from dataplane.agent.limits import usage as usage_of
+from dataplane.agent.node_addresses import node_addresses
 from infra.config import Config
 
 log = logging.getLogger("cytoplane.agent")
@@ -44,44 +40,6 @@ def refusal(what: str, error: OSError) -> str:
     if error.errno in (errno.E2BIG, errno.ENOSPC):
         return f"{what} don't fit into the kernel's table, which is full; the earlier ones stay in force"
     return f"{what} can't be written into the kernel's table: {error.strerror}"
-
-
-def load(config: Config) -> None:
-    """Load or upgrade the programs in a process of its own: the compiler's memory goes with it.
-
-    Those of another layout stay in force until ``Kernel.take_over``.
-    """
-    hold = upgrade.needed(config)
-    if hold:
-        log.info("another layout's programs are in force; handed over: %s", upgrade.hand_over(config))
-    environment = {**os.environ, "CYTOPLANE_HOME": str(config.home), "CYTOPLANE_NET": str(config.net)}
-    command = [sys.executable, "-m", "bpf.loader", "load", *(["--hold"] if hold else [])]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    try:
-        answer = json.loads(done.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError):
-        raise KernelError(done.stderr.strip()[-500:] or "the loader gave no answer") from None
-    if answer.get("error") or not (answer.get("loaded") or hold):
-        raise KernelError(answer.get("error") or f"not everything is attached: {answer}")
-    upgrade.note(config)
-
-
-def node_addresses(config: Config) -> list[tuple[str, str]]:
-    """The node's own addresses as floor entries: closed to every workload.
-
-    Each once, in order: a CNI gives its gateway's address to every pod's interface, and a floor that was
-    another at each pod's coming would have every connection of the node looked at.
-    """
-    done = subprocess.run(["ip", "-j", "address"], capture_output=True, text=True, check=True)
-    found = set()
-    for link in json.loads(done.stdout):
-        if link["ifname"].startswith(f"{config.name}v"):
-            continue
-        for entry in link.get("addr_info", []):
-            address = ipaddress.ip_address(entry["local"])
-            if not (address.is_loopback or address.is_link_local):
-                found.add((f"{address}/{address.max_prefixlen}", "NODE"))
-    return sorted(found)
 
 
 def platform_topology(config: Config) -> Topology:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -89,16 +90,16 @@ class _Pass:
                 raise SystemExit(f"{name}: {cell.location} is {status.state}: {' '.join(status.problems)}")
             return time.monotonic() - begun
 
-        place, begun = self._requests.here(), time.monotonic()
+        before, begun = self._requests.here(), time.monotonic()
         with ThreadPoolExecutor(self._workers) as pool:
             times = list(pool.map(timed, cells))
         taken = time.monotonic() - begun
-        return self._row(name, times, taken, place)
+        return self._row(name, times, taken, before)
 
     def _row(
-        self, name: str, times: list[float], taken: float, place: tuple[int, int] | None = None
+        self, name: str, times: list[float], taken: float, before: Counter[tuple[str, str]] | None = None
     ) -> dict[str, Any]:
-        asked = self._requests.since(place) if place else {}
+        asked = {} if before is None else self._requests.since(before)
         many = len(self._bare)
 
         def each(who: str, verb: str = "") -> float:
@@ -109,9 +110,9 @@ class _Pass:
             "step": name,
             "s": taken,
             "ms": 1000 * statistics.median(times) if times else "",
-            "Helm": each("helm") if place else "",
-            "discovery": each("helm", "discovery") if place else "",
-            "driver": each("driver") if place else "",
+            "Helm": "" if before is None else each("helm"),
+            "discovery": "" if before is None else each("helm", "discovery"),
+            "driver": "" if before is None else each("driver"),
             "by verb": _verbs(asked, many),
         }
         print(f"-----> {self._workers} at a time: {name}, {taken:.1f} s", file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ _EACH_REQUEST = "3"
 _LINE = re.compile(r'httplog\.go:\d+\] "HTTP" verb="(\w+)" URI="([^"]*)".* userAgent="([^"]*)"')
 #: Who asks → how its user agent begins.
 _ASKERS = {"helm": "Helm/", "driver": "python-httpx/"}
-_SETTLE_SECONDS = 1.0
+_SETTLE_SECONDS, _FOLLOW_SECONDS = 1.0, 0.2
 
 
 def number(name: str, default: int) -> int:
@@ -65,59 +66,72 @@ class Requests:
 
     def __init__(self, log: Path, client: httpx.Client) -> None:
         self._log, self._client = log, client
+        self._found: Counter[tuple[str, str]] = Counter()
+        self._line, self._reading = b"", threading.Lock()
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
         """The server writes them down for this long; its level goes back to none."""
-        self._level(_EACH_REQUEST)
-        try:
-            yield
-        finally:
-            self._level("0")
+        with self.followed():
+            self._level(_EACH_REQUEST)
+            try:
+                yield
+            finally:
+                self._level("0")
+
+    @contextlib.contextmanager
+    def followed(self) -> Iterator[None]:
+        """Read the log for this long, from its end on: of many requests two files don't keep all."""
+        done = threading.Event()
+        with self._log.open("rb") as self._file:
+            self._file.seek(0, os.SEEK_END)
+            thread = threading.Thread(target=self._follow, args=(done,))
+            thread.start()
+            try:
+                yield
+            finally:
+                done.set()
+                thread.join()
+                self._file.close()
 
     def _level(self, level: str) -> None:
         self._client.put("/debug/flags/v", content=level).raise_for_status()
 
-    def here(self) -> tuple[int, int]:
-        """A place in the log, to count from: the file's inode and how far it is."""
-        status = self._log.stat()
-        return status.st_ino, status.st_size
+    def here(self) -> Counter[tuple[str, str]]:
+        """What was counted until now, to count from."""
+        self._read()
+        return self._found.copy()
 
-    def since(self, place: tuple[int, int]) -> Counter[tuple[str, str]]:
+    def since(self, before: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
         """(Who, verb) → how many, once what was answered last is written."""
         time.sleep(_SETTLE_SECONDS)
-        found: Counter[tuple[str, str]] = Counter()
-        for line in self._lines(*place):
+        return self.here() - before
+
+    def _follow(self, done: threading.Event) -> None:
+        while not done.wait(_FOLLOW_SECONDS):
+            self._read()
+
+    def _read(self) -> None:
+        with self._reading:
+            self._count()
+            if self._log.exists() and self._log.stat().st_ino != os.fstat(self._file.fileno()).st_ino:
+                # The supervisor has begun another; nothing is written into this one any more.
+                self._count()
+                self._file.close()
+                self._file = self._log.open("rb")
+                self._count()
+
+    def _count(self) -> None:
+        for piece in self._file:
+            self._line += piece
+            if not self._line.endswith(b"\n"):
+                return  # The rest of it is still to come.
+            line, self._line = self._line.decode(errors="replace"), b""
             if match := _LINE.search(line):
                 verb, path, agent = match.groups()
                 who = next((who for who, begins in _ASKERS.items() if agent.startswith(begins)), "others")
-                if path.partition("?")[0] in ("/readyz", "/debug/flags/v"):
-                    continue
-                found[who, "discovery" if _discovers(path) else verb] += 1
-        return found
-
-    def _lines(self, inode: int, offset: int) -> Iterator[str]:
-        # The supervisor keeps one file that is full beside the one being written.
-        files = [self._log.with_name(f"{self._log.name}.1"), self._log]
-        begun = False
-        for file in files:
-            if not file.exists():
-                continue
-            same = file.stat().st_ino == inode
-            if not (same or begun or (file is self._log and not self._has(files, inode))):
-                continue
-            begun = True
-            yield from self._read(file, offset if same else 0)
-
-    @staticmethod
-    def _has(files: list[Path], inode: int) -> bool:
-        return any(file.exists() and file.stat().st_ino == inode for file in files)
-
-    @staticmethod
-    def _read(file: Path, offset: int) -> Iterator[str]:
-        with file.open(errors="replace") as text:
-            text.seek(offset)
-            yield from text
+                if path.partition("?")[0] not in ("/readyz", "/debug/flags/v"):
+                    self._found[who, "discovery" if _discovers(path) else verb] += 1
 
 
 def _discovers(path: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -20,17 +22,19 @@ def line(verb: str, path: str, agent: str) -> str:
 
 
 @pytest.fixture
-def requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> clusters.Requests:
+def requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[clusters.Requests]:
     monkeypatch.setattr(clusters, "_SETTLE_SECONDS", 0.0)
     log = tmp_path / "kube-apiserver.log"
     log.write_text(line("GET", "/api/v1/nodes", "Helm/3"))
-    return clusters.Requests(log, httpx.Client())
+    counting = clusters.Requests(log, httpx.Client())
+    with counting.followed():
+        yield counting
 
 
 def test_requests_are_told_apart_by_who_asks_and_for_what(
     requests: clusters.Requests, tmp_path: Path
 ) -> None:
-    place = requests.here()
+    before = requests.here()
     with (tmp_path / "kube-apiserver.log").open("a") as log:
         for path in ("/version", "/api?timeout=32s", "/api/v1?timeout=32s", "/apis/apps/v1", "/openapi/v2"):
             log.write(line("GET", path, "Helm/3.17.3"))
@@ -38,7 +42,7 @@ def test_requests_are_told_apart_by_who_asks_and_for_what(
         log.write(line("GET", "/apis/apps/v1/namespaces/a/deployments?limit=1", "python-httpx/0.28"))
         log.write(line("PATCH", "/api/v1/nodes/node1/status", "kubelet/v1.20.2"))
         log.write(line("GET", "/readyz", "python-httpx/0.28"))
-    assert requests.since(place) == {
+    assert requests.since(before) == {
         ("helm", "discovery"): 5,
         ("helm", "POST"): 1,
         ("driver", "GET"): 1,
@@ -46,13 +50,24 @@ def test_requests_are_told_apart_by_who_asks_and_for_what(
     }
 
 
-def test_a_log_that_is_begun_anew_is_counted_on(requests: clusters.Requests, tmp_path: Path) -> None:
-    place, log = requests.here(), tmp_path / "kube-apiserver.log"
-    with log.open("a") as old:
-        old.write(line("GET", "/api/v1/pods", "Helm/3"))
-    log.rename(log.with_name(f"{log.name}.1"))
-    log.write_text(line("GET", "/api/v1/pods", "Helm/3"))
-    assert requests.since(place) == {("helm", "GET"): 2}
+def test_logs_that_are_begun_anew_are_counted_on(requests: clusters.Requests, tmp_path: Path) -> None:
+    before, log = requests.here(), tmp_path / "kube-apiserver.log"
+
+    def seen(many: int) -> bool:
+        return requests._found["helm", "GET"] == many
+
+    for turn in range(1, 4):
+        half = len(line("GET", "/api/v1/pods", "Helm/3")) // 2
+        with log.open("a") as current:
+            current.write(line("GET", "/api/v1/pods", "Helm/3")[:half])
+            current.flush()
+            requests.here()
+            current.write(line("GET", "/api/v1/pods", "Helm/3")[half:])
+        log.rename(log.with_name(f"{log.name}.1"))
+        log.write_text(line("GET", "/api/v1/pods", "Helm/3"))
+        # By itself: a third file may be begun before anybody asks.
+        clusters.until(partial(seen, 2 * turn), 10, "it isn't followed")
+    assert requests.since(before) == {("helm", "GET"): 6}
 
 
 def test_a_pod_that_comes_for_another_changes_its_cell_alone() -> None:

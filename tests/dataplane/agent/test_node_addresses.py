@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.agent.kernel import node_addresses
+from dataplane.agent.node_addresses import node_addresses
 from dataplane.agent.namespaces import run_in
 from infra.config import Config
 

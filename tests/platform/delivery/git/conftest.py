@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from delivery.git import hook_server
 from delivery.git.asgi import GitApplication
 from tests import factories
 from tests.factories import World
@@ -136,3 +137,8 @@ def git(transactional_db: None, tmp_path: Path) -> Iterator[Git]:
     served = Git(tmp_path)
     yield served
     served.server.stop()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hook_server, "POLL", 0.02)

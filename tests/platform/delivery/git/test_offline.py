@@ -11,7 +11,7 @@ from delivery import machine
 from delivery.models import Deployment
 from tests.factories import World
 from tests.platform.delivery.git.conftest import Clone, Git, Pushed
-from tests.platform.delivery.git.test_receiving import during, quick  # noqa: F401  a fixture
+from tests.platform.delivery.git.pushing import during
 
 
 def away(world: World) -> None:
