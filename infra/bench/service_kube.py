@@ -50,7 +50,10 @@ def run() -> None:
         with _pods(cluster, client) as (near, far, address):
             server = pairs.serve(traffic, far)
             try:
-                pairs.tune(near)
+                # The server ends connections first: what it remembers of those through one address refuses
+                # the client's next ones from the same port through another.
+                for pod in (near, far):
+                    pairs.tune(pod)
                 with _short_lived(cluster), _services(client, address):
                     rows = _ours() + _measured(cluster, near, address)
             finally:
