@@ -57,7 +57,7 @@ def let_go(cell: Cell, specification: Specification) -> None:
 def look(cell_id: int) -> Deployment | None:
     """Measure the cell's components, remember it, and have their numbers changed where that is due."""
     cell = (
-        Cell.objects.select_for_update(skip_locked=True, of=("self",))
+        Cell.objects.select_for_update(skip_locked=True, of=("self",), no_key=True)
         .select_related("project__tenant", "environment__plane", "serving_release")
         .filter(pk=cell_id)
         .first()

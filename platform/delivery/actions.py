@@ -34,7 +34,7 @@ _PHASES = set(Replica.Phase.values)
 
 def _queue(cell: Cell, **fields: Any) -> Deployment:
     """A waiting deployment. The one that waited before is superseded: only the newest matters."""
-    Cell.objects.select_for_update(of=("self",)).get(pk=cell.pk)
+    Cell.objects.select_for_update(of=("self",), no_key=True).get(pk=cell.pk)
     for waiting in Deployment.objects.select_for_update().filter(cell=cell, state=State.QUEUED):
         error = CytoplaneError("deployment-superseded")
         waiting.state, waiting.ended_at = State.SUPERSEDED, timezone.now()

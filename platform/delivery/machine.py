@@ -151,7 +151,7 @@ def _rebase(deployment: Deployment) -> bool:
     False where the cell is locked: who holds it may wait for this deployment, so this one tries again.
     """
     cell = (
-        Cell.objects.select_for_update(skip_locked=True, of=("self",))
+        Cell.objects.select_for_update(skip_locked=True, of=("self",), no_key=True)
         .select_related("project__tenant", "environment", "serving_release")
         .filter(pk=deployment.cell_id)
         .first()
@@ -203,7 +203,7 @@ def _building(deployment: Deployment) -> None:
 def make_release(deployment: Deployment, result: dict) -> Release:
     """The release of a build: its images and declarations with the configuration of this moment."""
     cell = (
-        Cell.objects.select_for_update(of=("self",))
+        Cell.objects.select_for_update(of=("self",), no_key=True)
         .select_related("project__tenant", "environment")
         .get(pk=deployment.cell_id)
     )

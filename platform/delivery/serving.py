@@ -10,7 +10,7 @@ from projects.models import Cell
 def locked_cell(cell_id: int) -> Cell:
     """The cell's row with what most work on it needs, locked until the transaction ends."""
     # Apart from what is read with it: after waiting, one query would join the new row with what the old one named.
-    Cell.objects.select_for_update().only("pk").get(pk=cell_id)
+    Cell.objects.select_for_update(no_key=True).only("pk").get(pk=cell_id)
     return Cell.objects.select_related("project__tenant", "environment__plane", "serving_release").get(
         pk=cell_id
     )

@@ -101,7 +101,7 @@ def destroy_project(*, acting_user: Actor, project: Project, confirm: str) -> No
     list(working.order_by("pk").select_for_update(of=("self",)))
     touched: dict[Plane, list[int]] = {}
     # Nothing begins in them from here on that would keep its address for ever.
-    list(project.cells.select_for_update())
+    list(project.cells.order_by("pk").select_for_update())
     for cell in project.cells.exclude(environment__plane=None).select_related("environment__plane"):
         touched.setdefault(cell.environment.plane, []).append(cell.number)
     for replica in Replica.objects.filter(workload__cell__project=project).select_related("plane"):
@@ -179,7 +179,7 @@ def set_variables(
     given = {**dict.fromkeys(set or {}, False), **dict.fromkeys(secrets or {}, True)}
     values = {**(set or {}), **(secrets or {})}
     cell = (
-        Cell.objects.select_for_update(of=("self",))
+        Cell.objects.select_for_update(of=("self",), no_key=True)
         .select_related("project__tenant", "environment")
         .get(pk=cell.pk)
     )

@@ -80,7 +80,7 @@ def give_back(cells: Iterable[int] | None = None) -> int:
     for number in set(idle.values_list("cell", flat=True)):
         with transaction.atomic():
             cell = (
-                Cell.objects.select_for_update(skip_locked=True, of=("self",))
+                Cell.objects.select_for_update(skip_locked=True, of=("self",), no_key=True)
                 .select_related("project__tenant", "environment")
                 .filter(pk=number)
                 .first()

@@ -99,10 +99,21 @@ def record_flows(plane: Plane, flows: list[dict[str, Any]]) -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         # One report at a time: what there is already is counted.
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK_CLASS, plane.pk])
-        for key, total in sorted(bounded(totals, minute).items()):
+        here = _kept({key.cell for key in totals})
+        found = {key: total for key, total in totals.items() if key.cell in here}
+        for key, total in sorted(bounded(found, minute).items()):
             rule, packets, size = total
             cursor.execute(_UPSERT, [*key, rule, min(packets, _MOST_SUM), min(size, _MOST_SUM), now])
-    return len(totals)
+    return len(found)
+
+
+def _kept(cells: set[int]) -> set[int]:
+    """Those of the cells that are still there, and stay until the transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM projects_cell WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE", [list(cells)]
+        )
+        return {number for (number,) in cursor.fetchall()}
 
 
 def record_logs(plane: Plane, lines: list[dict[str, Any]]) -> int:
@@ -118,12 +129,11 @@ def record_logs(plane: Plane, lines: list[dict[str, Any]]) -> int:
     rows = []
     dropped: dict[int, int] = defaultdict(int)
     with transaction.atomic():
-        meters = room_for_lines(
-            {row.workload.cell_id for row in replicas.values()}, now.replace(second=0, microsecond=0)
-        )
+        here = _kept({row.workload.cell_id for row in replicas.values()})
+        meters = room_for_lines(here, now.replace(second=0, microsecond=0))
         for line in lines:
             replica = replicas.get(replica_number(line.get("replica")))
-            if replica is None:
+            if replica is None or replica.workload.cell_id not in here:
                 continue
             meter = meters[replica.workload.cell_id]
             if meter.lines >= MOST_LINES:

@@ -15,8 +15,8 @@ from bpf.tables import External, Policy, Service, Tables
 from cells.boundary.model import Boundary, Topology
 from dataplane import addresses
 from dataplane.agent import network
-from dataplane.agent.node_addresses import node_addresses
 from dataplane.agent.namespaces import run_in, write_sysctls
+from dataplane.agent.node_addresses import node_addresses
 from infra.config import Config
 from tests.bpf.conftest import APART, load, remove
 from tests.conformance.answering import Answers

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.agent.node_addresses import node_addresses
 from dataplane.agent.namespaces import run_in
+from dataplane.agent.node_addresses import node_addresses
 from infra.config import Config
 
 pytestmark = pytest.mark.root

@@ -25,8 +25,8 @@ from projects.models import Cell
 from tenants.models import AuditEvent
 from tests import factories
 from tests.factories import World
-from tests.platform.delivery.test_serving import waited_for
 from tests.queue import Queue
+from tests.waiting import waited_for
 
 State = Run.State
 SECRET = "hunter2-hunter2"

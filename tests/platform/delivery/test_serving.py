@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from threading import Thread
 
-from django.db import connection, connections, transaction
+from django.db import connections, transaction
 
 from delivery.models import Release
 from delivery.serving import locked_cell
 from projects.models import Cell
 from tests.factories import World
-
-
-def waited_for() -> None:
-    """Until some transaction waits for a lock."""
-    end = time.monotonic() + 20
-    with connection.cursor() as cursor:
-        while time.monotonic() < end:
-            # Else it would be told the same until the transaction ends.
-            cursor.execute("SELECT pg_stat_clear_snapshot()")
-            cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-            if cursor.fetchone()[0]:
-                return
-            time.sleep(0.02)
-    raise AssertionError("nobody waits")
+from tests.waiting import waited_for
 
 
 def test_who_waited_for_a_switch_finds_the_release_that_it_switched_to(committed_world: World) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
-from typing import Any
 
 from django.db import connection, connections, transaction
 
@@ -18,50 +15,7 @@ from projects import actions as projects
 from projects import quotas
 from projects.models import Environment, Project
 from tests.factories import World
-
-
-def meanwhile(holding: Callable[[], object], waiting: Callable[[], Any]) -> Any:
-    """What ``waiting`` gives that has to wait until ``holding`` is committed."""
-    held, found = threading.Event(), []
-
-    def first() -> None:
-        try:
-            with transaction.atomic():
-                holding()
-                held.set()
-                _await_a_waiter()
-        finally:
-            held.set()
-            connections.close_all()
-
-    def second() -> None:
-        try:
-            with transaction.atomic():
-                found.append(waiting())
-        except Exception as error:
-            found.append(error)
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=first), threading.Thread(target=second)]
-    threads[0].start()
-    assert held.wait(10)
-    threads[1].start()
-    for thread in threads:
-        thread.join(20)
-    assert not isinstance(found[0], Exception), repr(found[0])
-    return found[0]
-
-
-def _await_a_waiter() -> None:
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            if cursor.fetchone()[0]:
-                return
-        time.sleep(0.02)
-    raise AssertionError("nobody waited")
+from tests.waiting import meanwhile
 
 
 def test_a_destroyed_project_takes_along_what_a_step_was_just_making(committed_world: World) -> None:
