@@ -137,6 +137,14 @@ static bool pair(const struct target *to, int *asks, int *silent)
 	return false;
 }
 
+static int milliseconds_since(const struct timespec *before)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int)((now.tv_sec - before->tv_sec) * 1000 + (now.tv_nsec - before->tv_nsec) / 1000000);
+}
+
 static bool readable(int fd, int milliseconds)
 {
 	struct pollfd one = {.fd = fd, .events = POLLIN};
@@ -236,6 +244,9 @@ int main(int count, char **arguments)
 		end(AWAY, "The resolver at %s doesn't answer: this node's agent or resolver isn't ready.", to.text);
 	if (!promised)
 		end(AWAY, "What answers at %s isn't the platform's resolver.", to.text);
+	/* The uninvited packet is underway from here on: it is waited for while the other way is tried. */
+	struct timespec promised_at;
+	clock_gettime(CLOCK_MONOTONIC, &promised_at);
 	struct target node;
 	const char *name = getenv("CYTOPLANE_NODE");
 	if (name == NULL || !parse(name, &node))
@@ -243,7 +254,8 @@ int main(int count, char **arguments)
 	const char *why = denied(&node);
 	if (why != NULL)
 		end(OPEN, "The boundary is open outwards: what was sent to %s port %d %s.", node.text, CLOSED, why);
-	if (readable(silent, QUIET_MS))
+	int rest = QUIET_MS - milliseconds_since(&promised_at);
+	if (readable(silent, rest > 0 ? rest : 0))
 		end(OPEN, "The boundary is open inwards: a packet came that nobody here asked for.");
 	end(OK, "The boundary is there in both directions.");
 }

@@ -8,7 +8,7 @@ from typing import NamedTuple
 #: The self-check of cells' pods. Each node has it from its agent's image: no registry is asked for it, and
 #: nobody needs a secret. Nodes keep what they have by its tag, and every replica names it, so the tag changes
 #: with the check and not with each version of the platform.
-CHECK_REPOSITORY, CHECK_TAG = "cytoplane/check", "1"
+CHECK_REPOSITORY, CHECK_TAG = "cytoplane/check", "2"
 DIGEST = r"sha256:[0-9a-f]{64}"
 _REFERENCE = re.compile(rf"(t[1-9][0-9]{{0,17}}/p[1-9][0-9]{{0,17}})@({DIGEST})")
 _PATH = re.compile(

@@ -41,7 +41,7 @@ CONFIG = Config(
     dns_servers=servers4(NET)[0],
     agents_bind="0.0.0.0",
     agents_names=str(_CLUSTER.link(1)[0].ip),
-    check_image="127.0.0.1:5001/cytoplane/check:1",
+    check_image="127.0.0.1:5001/cytoplane/check:2",
 )
 #: For work on the tests themselves: leave the installation, and find it again.
 KEEP = bool(os.environ.get("CYTOPLANE_E2E_KEEP") or os.environ.get("CYTOPLANE_E2E_HOME"))

@@ -37,7 +37,7 @@ IN = f"ip saddr {RESOLVER} udp sport != 53 ct state new drop"
 
 
 #: Tag of the check's image → its source.
-VERSION = ("1", "dd851f81acbcc506")
+VERSION = ("2", "9a93d69cde20c2ed")
 
 
 def test_another_check_is_another_image() -> None:

@@ -107,5 +107,5 @@ def test_nothing_but_a_piece_of_an_image_is_understood(path: str) -> None:
 def test_pieces_of_images_are_understood() -> None:
     assert names.asked(f"/v2/t1/p1/manifests/{A}") == ("t1/p1", "manifests", A)
     assert names.asked(f"/v2/t1/p1/blobs/{B}") == ("t1/p1", "blobs", B)
-    assert names.asked("/v2/cytoplane/check/manifests/1") == ("cytoplane/check", "manifests", "1")
-    assert names.check_image(5001) == "127.0.0.1:5001/cytoplane/check:1"
+    assert names.asked("/v2/cytoplane/check/manifests/2") == ("cytoplane/check", "manifests", "2")
+    assert names.check_image(5001) == "127.0.0.1:5001/cytoplane/check:2"

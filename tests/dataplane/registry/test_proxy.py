@@ -200,7 +200,7 @@ def test_nothing_is_written(site: Site, method: str) -> None:
 
 def test_the_check_needs_no_registry_and_no_secret(site: Site) -> None:
     with site.client() as client:
-        found = client.get("/v2/cytoplane/check/manifests/1")
+        found = client.get("/v2/cytoplane/check/manifests/2")
         assert found.status_code == 200
         digest = found.headers["docker-content-digest"]
         assert f"sha256:{hashlib.sha256(found.content).hexdigest()}" == digest
