@@ -7,6 +7,7 @@ with several workers or with what happens on commit. Both are pytest-django's.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -26,6 +27,12 @@ __all__ = ["bare_nodes", "pod_plane", "two_nodes", "unchained"]
 #: Fixtures in the order in which tests that use them are run, after all others: Kubernetes may still be
 #: being built meanwhile, and what such a fixture starts is at work to the end of the run.
 _LATE = ("live_installation", "cluster", "two_nodes")
+
+
+def pytest_configure() -> None:
+    """A shell has what it starts in the background ignore Ctrl-C; commands that tests start are to hear it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)
