@@ -88,7 +88,9 @@ def bind_environment(*, acting_user: Actor, tenant: str, environment: str, plane
     if row.plane_id == target.pk:
         return row
     cells = list(
-        Cell.objects.select_for_update(of=("self",)).select_related("project__tenant").filter(environment=row)
+        Cell.objects.select_for_update(of=("self",), no_key=True)
+        .select_related("project__tenant")
+        .filter(environment=row)
     )
     busy = Deployment.objects.filter(cell__in=cells).exclude(state__in=Deployment.ENDED)
     if any(cell.serving_release_id for cell in cells) or busy.exists():

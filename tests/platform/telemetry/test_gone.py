@@ -67,6 +67,8 @@ def test_what_is_told_while_a_project_goes_is_dropped_and_is_no_error(
 
 
 def test_what_was_just_told_goes_with_the_project(told: Told, tell: Callable[[], int]) -> None:
+    # What is counted for a cell has a row already, which both sides want.
+    assert tell() == 1
     counted: list[Any] = []
     meanwhile(lambda: counted.append(tell()), told.destroy)
     assert counted == [1]
