@@ -114,12 +114,15 @@ class Requests:
     def _read(self) -> None:
         with self._reading:
             self._count()
-            if self._log.exists() and self._log.stat().st_ino != os.fstat(self._file.fileno()).st_ino:
-                # The supervisor has begun another; nothing is written into this one any more.
-                self._count()
-                self._file.close()
-                self._file = self._log.open("rb")
-                self._count()
+            # Between two there is none for a moment.
+            with contextlib.suppress(FileNotFoundError):
+                if self._log.stat().st_ino != os.fstat(self._file.fileno()).st_ino:
+                    # The supervisor has begun another; nothing is written into this one any more.
+                    fresh = self._log.open("rb")
+                    self._count()
+                    self._file.close()
+                    self._file = fresh
+                    self._count()
 
     def _count(self) -> None:
         for piece in self._file:
