@@ -20,6 +20,7 @@ import psycopg
 
 from dataplane import addresses
 from dataplane.agent import network, podman
+from dataplane.registry import names
 from infra import control, demo, supervisor
 from infra.cluster.settings import Cluster
 from infra.config import Config, load
@@ -41,7 +42,7 @@ CONFIG = Config(
     dns_servers=servers4(NET)[0],
     agents_bind="0.0.0.0",
     agents_names=str(_CLUSTER.link(1)[0].ip),
-    check_image="127.0.0.1:5001/cytoplane/check:2",
+    check_image=names.check_image(5001),
 )
 #: For work on the tests themselves: leave the installation, and find it again.
 KEEP = bool(os.environ.get("CYTOPLANE_E2E_KEEP") or os.environ.get("CYTOPLANE_E2E_HOME"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dataplane.registry import grants
+from dataplane.registry import grants, names
 from infra.config import Config
 from infra.images.oci import MANIFEST, Image, Store, file
 from infra.kubernetes.certificates import Authority
@@ -200,7 +200,7 @@ def test_nothing_is_written(site: Site, method: str) -> None:
 
 def test_the_check_needs_no_registry_and_no_secret(site: Site) -> None:
     with site.client() as client:
-        found = client.get("/v2/cytoplane/check/manifests/2")
+        found = client.get(f"/v2/cytoplane/check/manifests/{names.CHECK_TAG}")
         assert found.status_code == 200
         digest = found.headers["docker-content-digest"]
         assert f"sha256:{hashlib.sha256(found.content).hexdigest()}" == digest

@@ -46,4 +46,4 @@ def fail(deployment: Deployment) -> None:
 def refs(git: Git) -> dict[str, str]:
     path = repository.path_of(git.world.acme.pk, git.project.pk)
     lines = repository.git(path, "for-each-ref", "--format=%(refname) %(objectname)").splitlines()
-    return dict(line.split() for line in lines)  # type: ignore[misc]
+    return {name: commit for name, _, commit in (line.partition(" ") for line in lines)}
