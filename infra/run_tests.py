@@ -2,7 +2,8 @@
 
 Each group waits a good part of its time for what it started, so that three keep two cores busy: what loads
 kernel programs; what needs nodes of a Kubernetes cluster; everything else. A group has a database, a Redis and a
-network number of its own, as several runs on one machine would. Closes with a line that counts all.
+network number of its own, as several runs on one machine would. Closes with a line for
+each failure and one that counts all.
 """
 
 from __future__ import annotations
@@ -94,12 +95,22 @@ def run(parts: dict[str, list[str]], arguments: list[str], net: int) -> int:
             running.append((process, thread, count))
         total: Counter[str] = Counter()
         failed = False
+        failures: list[str] = []
         for process, thread, count in running:
-            failed |= process.wait() != 0
+            ended = process.wait()
+            failed |= ended != 0
             thread.join()
-            for entry in count.read_text().strip().split(", ") if count.exists() else ():
+            if not count.exists():
+                failures.append(f"{count.name}: ended with {ended} and no count")
+                continue
+            line, *more = count.read_text().splitlines()
+            failures += [f"{count.name}: {failure}" for failure in more]
+            for entry in line.split(", "):
                 number, _, kind = entry.partition(" ")
                 total[kind] += int(number)
+    # Once more at the end: of a run's output, its last lines are what is looked at first.
+    for failure in failures:
+        print(f"FAILED {failure}", flush=True)
     print(", ".join(f"{total[kind]} {kind}" for kind in ("passed", "failed", "skipped")), flush=True)
     return int(failed)
 
