@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,55 @@ def test_failures_are_told_after_the_count_with_their_reason(tmp_path: Path) -> 
     assert count == "1 passed, 2 failed, 1 skipped"
     assert bad.startswith("test_made.py::test_bad [call] test_made.py:5: AssertionError: one is not two")
     assert error == "test_made.py::test_error [setup] test_made.py:7: OSError: nothing there"
+
+
+#: A run of two groups in the folder that it is given.
+_RUN = """
+import sys
+from pathlib import Path
+from infra import run_tests
+run_tests.ROOT = Path(sys.argv[1])
+sys.exit(run_tests.run(dict.fromkeys(("kernel", "platform"), ["test_made.py"]), ["-p", "no:django"], 11))
+"""
+#: A test that goes on for longer than anybody waits, and a fixture that removes what it made.
+_LONG = """
+import os, time
+from pathlib import Path
+import pytest
+
+@pytest.fixture
+def made():
+    file = Path("made-" + os.environ["CYTOPLANE_TEST_NET"])
+    file.write_text(str(os.getsid(0)))
+    yield
+    file.rename("removed-" + file.read_text())
+
+def test_long(made):
+    time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_ends_a_run_ends_its_groups_and_they_clean_up(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "test_made.py").write_text(_LONG)
+    environment = {**os.environ, "PYTHONPATH": str(run_tests.ROOT)}
+    command = [sys.executable, "-c", _RUN, str(tmp_path)]
+    run = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        end = time.monotonic() + 60
+        while len(made := [text for file in tmp_path.glob("made-*") if (text := file.read_text())]) < 2:
+            assert run.poll() is None and time.monotonic() < end, run.communicate()
+            time.sleep(0.05)
+        run.send_signal(number)
+        output, _ = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == 1, output
+    assert output.splitlines()[-1] == "0 passed, 0 failed, 0 skipped"
+    # Each in a session of its own, and each told.
+    assert len(set(made)) == 2
+    assert not list(tmp_path.glob("made-*")), output
+    assert {file.name for file in tmp_path.glob("removed-*")} == {f"removed-{session}" for session in made}
