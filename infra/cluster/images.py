@@ -112,30 +112,17 @@ def present(cluster: Cluster, node: int) -> set[str]:
     return set(done.stdout.split())
 
 
-def load(cluster: Cluster, content: bytes | Path, name: str = "", nodes: Sequence[int] = NODES) -> None:
+def load(cluster: Cluster, content: bytes | Path, nodes: Sequence[int] = NODES) -> None:
     """Put an OCI or Docker archive into nodes, all at once. Raises ``RuntimeError`` with what was said.
 
-    ``name`` is what an archive without a name of its own is called.
+    Its images have the names that the archive gives them. One for its index besides is none that it may have:
+    the image would take the name over, and containerd may collect the index before it is unpacked.
     """
-    refused = _import(cluster, content, name, nodes)
-    # Seen now and then: containerd has taken it in and misses it as it unpacks it.
-    again = [node for node, said in refused.items() if "content digest" in said and "not found" in said]
-    refused = {node: said for node, said in refused.items() if node not in again}
-    refused |= _import(cluster, content, name, again)
-    for node, said in refused.items():
-        raise RuntimeError(f"node{node} doesn't take the image: {said[-500:]}")
-
-
-def _import(cluster: Cluster, content: bytes | Path, name: str, nodes: Sequence[int]) -> dict[int, str]:
-    """Node → what was said there, of those that didn't take it."""
     running = []
     for node in nodes:
-        command = [*_ctr(node), "images", "import"]
-        if name:
-            command += ["--index-name", name]
         source: Any = content.open("rb") if isinstance(content, Path) else subprocess.PIPE
         process = subprocess.Popen(
-            [*command, "-"],
+            [*_ctr(node), "images", "import", "-"],
             stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -147,7 +134,8 @@ def _import(cluster: Cluster, content: bytes | Path, name: str, nodes: Sequence[
         said, _ = process.communicate(data)
         if process.returncode:
             refused[node] = said.decode(errors="replace")
-    return refused
+    for node, told in refused.items():
+        raise RuntimeError(f"node{node} doesn't take the image: {told[-500:]}")
 
 
 def load_base(cluster: Cluster) -> str:
@@ -155,7 +143,7 @@ def load_base(cluster: Cluster) -> str:
     lacking = [node for node in NODES if base_recipe.BASE not in present(cluster, node)]
     if lacking:
         base_recipe.make(cluster.cache)
-        load(cluster, base_recipe.archive_in(cluster.cache), base_recipe.BASE, lacking)
+        load(cluster, base_recipe.archive_in(cluster.cache), lacking)
     return base_recipe.BASE
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import supervisor
+from infra import base_recipe, supervisor
 from infra.cluster import groups, images, network, proxy
 from infra.cluster.enter import holder
 from infra.cluster.images import BUSYBOX, cluster_environment
@@ -246,6 +247,19 @@ def test_an_archive_gets_onto_both_nodes(two_nodes: TwoNodes, tmp_path: Path) ->
         assert name in images.present(two_nodes.cluster, node)
     with pytest.raises(RuntimeError, match="doesn't take the image"):
         images.load(two_nodes.cluster, b"no archive", nodes=[1])
+
+
+def test_the_base_image_is_whole_on_both_nodes_and_nothing_else_has_its_name(two_nodes: TwoNodes) -> None:
+    name = images.load_base(two_nodes.cluster)
+    with tarfile.open(base_recipe.archive_in(two_nodes.cluster.cache)) as archive:
+        index = archive.extractfile("index.json")
+        assert index is not None
+        (entry,) = json.load(index)["manifests"]
+    for node in (f"node{number}" for number in NODES):
+        listed = two_nodes.ran(node, "ctr", "--namespace", "k8s.io", "images", "list", f"name=={name}").stdout
+        assert [line.split()[2] for line in listed.splitlines()[1:]] == [entry["digest"]], listed
+        checked = two_nodes.ran(node, "ctr", "--namespace", "k8s.io", "images", "check", f"name=={name}").stdout
+        assert "complete" in checked and "incomplete" not in checked, checked
 
 
 def test_what_dies_comes_back_and_a_node_that_died_starts_its_pods_anew(two_nodes: TwoNodes) -> None:
