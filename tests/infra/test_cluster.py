@@ -258,7 +258,9 @@ def test_the_base_image_is_whole_on_both_nodes_and_nothing_else_has_its_name(two
     for node in (f"node{number}" for number in NODES):
         listed = two_nodes.ran(node, "ctr", "--namespace", "k8s.io", "images", "list", f"name=={name}").stdout
         assert [line.split()[2] for line in listed.splitlines()[1:]] == [entry["digest"]], listed
-        checked = two_nodes.ran(node, "ctr", "--namespace", "k8s.io", "images", "check", f"name=={name}").stdout
+        checked = two_nodes.ran(
+            node, "ctr", "--namespace", "k8s.io", "images", "check", f"name=={name}"
+        ).stdout
         assert "complete" in checked and "incomplete" not in checked, checked
 
 

@@ -200,7 +200,9 @@ def test_an_agent_that_dies_while_a_pod_starts_leaves_it_shut_or_right(stage: St
     plane, agent = stage.plane, stage.plane.agents[2]
     plane.delete(SHOP, "r25")
     # Its kubelet takes the network down after the pod is no more, and may just have come back.
-    until(lambda: "r25" not in agent.pods(), 90, lambda: f"its agent doesn't hear of it: {agent.pods()['r25']}")
+    until(
+        lambda: "r25" not in agent.pods(), 90, lambda: f"its agent doesn't hear of it: {agent.pods()['r25']}"
+    )
     victims = [stage.addresses(name)[0] for name in ("r21", "r22")]
     script = KNOCKING.format(targets=" ".join(victims), port=TCP)
     container = {"name": "app", "image": BUSYBOX, "command": ["sh", "-c", script]}
