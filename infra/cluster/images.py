@@ -112,17 +112,18 @@ def present(cluster: Cluster, node: int) -> set[str]:
     return set(done.stdout.split())
 
 
-def load(cluster: Cluster, content: bytes | Path, nodes: Sequence[int] = NODES) -> None:
+def load(cluster: Cluster, content: bytes | Path, name: str = "", nodes: Sequence[int] = NODES) -> None:
     """Put an OCI or Docker archive into nodes, all at once. Raises ``RuntimeError`` with what was said.
 
-    Its images have the names that the archive gives them. One for its index besides is none that it may have:
-    the image would take the name over, and containerd may collect the index before it is unpacked.
+    ``name`` is what an archive without a name of its own is called, and none that it has: its image would take
+    that over from its index, which containerd may then collect before it is unpacked.
     """
     running = []
+    named = ["--index-name", name] if name else []
     for node in nodes:
         source: Any = content.open("rb") if isinstance(content, Path) else subprocess.PIPE
         process = subprocess.Popen(
-            [*_ctr(node), "images", "import", "-"],
+            [*_ctr(node), "images", "import", *named, "-"],
             stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -143,7 +144,7 @@ def load_base(cluster: Cluster) -> str:
     lacking = [node for node in NODES if base_recipe.BASE not in present(cluster, node)]
     if lacking:
         base_recipe.make(cluster.cache)
-        load(cluster, base_recipe.archive_in(cluster.cache), lacking)
+        load(cluster, base_recipe.archive_in(cluster.cache), nodes=lacking)
     return base_recipe.BASE
 
 
