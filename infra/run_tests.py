@@ -44,7 +44,7 @@ _PATIENT = ("cluster", "platform")
 #: Where the kernel shares processors out by sessions (autogroups), niceness counts within a session alone, and
 #: every installation and cluster that a test starts is one. So each group is a session, and one that can't wait
 #: has this niceness as a whole: its tests waited for a processor three times as long as they had one.
-_AHEAD = -10
+_AHEAD = -5
 _print = threading.Lock()
 
 

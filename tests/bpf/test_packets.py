@@ -44,12 +44,14 @@ def sent(
         kind,
         payload,
     )
+    laboratory.tables.drain_flows()
     verdict = run(laboratory, "from_workload", frame, member.namespace.ifindex)
     flows = laboratory.tables.drain_flows()
-    # The namespace's own kernel announces its multicast groups (ff02::16) whenever it likes, and namespaces of
-    # earlier tests, which are nobody's by now, may still take leave: that hides nothing that is told of somebody.
+    # The namespace's own kernel announces its multicast groups (ff02::16) and looks for neighbours whenever it
+    # likes, and namespaces of earlier tests, which are nobody's by now, may still take leave: that hides nothing
+    # that is told of somebody.
     told = {(f.source, f.reason) for f in flows if f.direction == EGRESS and f.remote != "ff02::16"}
-    known = {reason for source, reason in told if source or reason != "NOT_READY"}
+    known = {reason for source, reason in told if reason != "NEIGHBOUR" and (source or reason != "NOT_READY")}
     return verdict, known or {reason for _, reason in told}
 
 

@@ -132,12 +132,14 @@ def test_input_is_passed_on_to_its_end(stage: Node, replica: dict[str, Any]) -> 
 def test_a_terminal_has_a_size_echoes_and_interrupts(stage: Node, replica: dict[str, Any]) -> None:
     program = """
 import os, signal, sys
-print(os.isatty(0), os.get_terminal_size(), flush=True)
-signal.signal(signal.SIGWINCH, lambda *a: print("now", os.get_terminal_size(), flush=True))
+# Not print: a signal may come in the middle of one, and it can't be entered twice.
+def say(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 try:
+    signal.signal(signal.SIGWINCH, lambda *a: say("now", os.get_terminal_size()))
+    say(os.isatty(0), os.get_terminal_size())
     while True: signal.pause()
 except KeyboardInterrupt:
-    print("interrupted", flush=True); sys.exit(9)
+    say("interrupted"); sys.exit(9)
 """
     run = python(stage, replica, program, tty=True)
     until(lambda: b"True" in run.said["out"])
@@ -152,8 +154,9 @@ def test_a_signal_reaches_the_command_and_what_it_started(stage: Node, replica: 
     program = f"""
 import subprocess, sys
 child = subprocess.Popen([{PYTHON!r}, "-I", "-c", "import time; time.sleep(600)"])
-print("here", flush=True)
-try: child.wait()
+try:
+    print("here", flush=True)
+    child.wait()
 except KeyboardInterrupt: sys.exit(5 + child.wait())
 """
     run = python(stage, replica, program)
