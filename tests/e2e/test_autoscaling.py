@@ -112,6 +112,10 @@ def test_a_busy_replica_gets_company_and_isnt_disturbed(engine: Engine) -> None:
     decided = {row["component"]: row["autoscaling"]["change"] for row in rows}
     assert decided["web"].startswith("1 to 2: CPU")
     assert decided["calls"].startswith("1 to 2: requests")
-    scaled = [row for row in engine.call("GET", "busy", "/deployments") if row["kind"] == "scale"]
-    assert {row["created_by"] for row in scaled} == {"autoscaling"}
-    assert {row["state"] for row in scaled} == {"live"}
+
+    def scaled(key: str) -> set[str]:
+        return {row[key] for row in engine.call("GET", "busy", "/deployments") if row["kind"] == "scale"}
+
+    assert scaled("created_by") == {"autoscaling"}
+    # Replicas are well before their gateways have been told of them.
+    engine.installation.wait(lambda: scaled("state") == {"live"})
