@@ -1,6 +1,6 @@
 """A pytest plugin that writes `N passed, N failed, N skipped` to a file, errors counted as failed.
 
-Below that line comes one for each failure: the test, where it failed and the first line of why.
+Below that line comes one for each failure: the test, where it failed and why.
 """
 
 from __future__ import annotations
