@@ -112,18 +112,18 @@ def present(cluster: Cluster, node: int) -> set[str]:
     return set(done.stdout.split())
 
 
-def load(cluster: Cluster, content: bytes | Path, name: str = "", nodes: Sequence[int] = NODES) -> None:
+def load(cluster: Cluster, content: bytes | Path, nodes: Sequence[int] = NODES) -> None:
     """Put an OCI or Docker archive into nodes, all at once. Raises ``RuntimeError`` with what was said.
 
-    ``name`` is what an archive without a name of its own is called, and none that it has: its image would take
-    that over from its index, which containerd may then collect before it is unpacked.
+    Its images have the names that the archive gives them, and one that gives none is refused. No name is given
+    to the archive's index: an image of the same name takes that over, and containerd may then collect the index
+    before it is unpacked.
     """
     running = []
-    named = ["--index-name", name] if name else []
     for node in nodes:
         source: Any = content.open("rb") if isinstance(content, Path) else subprocess.PIPE
         process = subprocess.Popen(
-            [*_ctr(node), "images", "import", *named, "-"],
+            [*_ctr(node), "images", "import", "-"],
             stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -135,6 +135,9 @@ def load(cluster: Cluster, content: bytes | Path, name: str = "", nodes: Sequenc
         said, _ = process.communicate(data)
         if process.returncode:
             refused[node] = said.decode(errors="replace")
+        elif not said:
+            # ctr passes over what has no name.
+            refused[node] = "the archive names no image; save it by its name"
     for node, told in refused.items():
         raise RuntimeError(f"node{node} doesn't take the image: {told[-500:]}")
 
@@ -144,7 +147,7 @@ def load_base(cluster: Cluster) -> str:
     lacking = [node for node in NODES if base_recipe.BASE not in present(cluster, node)]
     if lacking:
         base_recipe.make(cluster.cache)
-        load(cluster, base_recipe.archive_in(cluster.cache), nodes=lacking)
+        load(cluster, base_recipe.archive_in(cluster.cache), lacking)
     return base_recipe.BASE
 
 
@@ -167,13 +170,13 @@ def cluster_environment(cluster: Cluster) -> dict[str, str]:
 
 
 def main() -> int:
-    """``python -m infra.cluster.images``: the base image; with arguments ``ARCHIVE [NAME]`` any other."""
+    """``python -m infra.cluster.images``: the base image; with ``ARCHIVE`` as argument any other."""
     cluster = settings.load()
     try:
         if len(sys.argv) == 1:
             print(load_base(cluster))
         else:
-            load(cluster, Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")
+            load(cluster, Path(sys.argv[1]))
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         print(f" !     {error}", file=sys.stderr)
         return 1

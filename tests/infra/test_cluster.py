@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -247,6 +248,20 @@ def test_an_archive_gets_onto_both_nodes(two_nodes: TwoNodes, tmp_path: Path) ->
         assert name in images.present(two_nodes.cluster, node)
     with pytest.raises(RuntimeError, match="doesn't take the image"):
         images.load(two_nodes.cluster, b"no archive", nodes=[1])
+    nameless = tmp_path / "nameless.tar"
+    with tarfile.open(file) as named, tarfile.open(nameless, "w") as archive:
+        for entry in named:
+            content = named.extractfile(entry)
+            assert content is not None
+            data = content.read()
+            if entry.name == "index.json":
+                index = json.loads(data)
+                del index["manifests"][0]["annotations"]
+                data = json.dumps(index).encode()
+                entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    with pytest.raises(RuntimeError, match="names no image"):
+        images.load(two_nodes.cluster, nameless, nodes=[1])
 
 
 def test_the_base_image_is_whole_on_both_nodes_and_nothing_else_has_its_name(two_nodes: TwoNodes) -> None:

@@ -50,7 +50,7 @@ def test_failures_are_told_after_the_count_with_their_reason(tmp_path: Path) -> 
     (tmp_path / "test_made.py").write_text(
         "import pytest\n"
         "def test_good(): pass\n"
-        "def test_skipped(): pytest.skip('not here')\n"
+        "@pytest.mark.parametrize('nothing', [])\ndef test_nothing(nothing): pass\n"
         "def test_bad():\n    assert 1 == 2, 'one\\n  is not two'\n"
         "@pytest.fixture\ndef broken(): raise OSError('nothing there')\n"
         "def test_error(broken): pass\n"
@@ -67,8 +67,8 @@ def test_failures_are_told_after_the_count_with_their_reason(tmp_path: Path) -> 
     assert ended.returncode == 1 and told.exists(), ended.stdout + ended.stderr
     count, bad, error = told.read_text().splitlines()
     assert count == "1 passed, 2 failed, 1 skipped"
-    assert bad.startswith("test_made.py::test_bad [call] test_made.py:5: AssertionError: one is not two")
-    assert error == "test_made.py::test_error [setup] test_made.py:7: OSError: nothing there"
+    assert bad.startswith("test_made.py::test_bad [call] test_made.py:6: AssertionError: one is not two")
+    assert error == "test_made.py::test_error [setup] test_made.py:8: OSError: nothing there"
 
 
 #: A run of two groups in the folder that it is given.
@@ -109,7 +109,7 @@ def test_who_ends_a_run_ends_its_groups_and_they_clean_up(tmp_path: Path, number
     try:
         end = time.monotonic() + 60
         while len(made := [text for file in tmp_path.glob("made-*") if (text := file.read_text())]) < 2:
-            assert run.poll() is None and time.monotonic() < end, run.communicate()
+            assert run.poll() is None and time.monotonic() < end, made
             time.sleep(0.05)
         run.send_signal(number)
         output, _ = run.communicate(timeout=60)
