@@ -6,6 +6,7 @@ with their earlier values, so that ``remove_host`` leaves the machine as it was.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Iterable
@@ -122,9 +123,17 @@ def ensure_host(config: Config) -> None:
     subprocess.run(["nft", "-f", "-"], input=rules(config), text=True, check=True, capture_output=True)
 
 
+def remove_rules(config: Config) -> None:
+    """Take away the installation's rules, if there are any. Raises ``CalledProcessError``."""
+    table = f"table inet {_table(config)}"
+    gone = f"{table}\ndelete {table}"
+    subprocess.run(["nft", "-f", "-"], input=gone, text=True, check=True, capture_output=True)
+
+
 def remove_host(config: Config) -> None:
     """Take back what ``ensure_host`` did."""
-    subprocess.run(["nft", "delete", "table", "inet", _table(config)], check=False, capture_output=True)
+    with contextlib.suppress(subprocess.CalledProcessError):
+        remove_rules(config)
     notes = config.home / "machine.json"
     if not notes.exists():
         return

@@ -27,7 +27,7 @@ from dataplane.agent.foreign import (
     release_foreign,
     sweep_neighbours,
 )
-from dataplane.agent.host import ensure_host, remove_host, set_platform
+from dataplane.agent.host import ensure_host, remove_host, remove_rules, set_platform
 from dataplane.agent.interfaces import INSIDE as _INSIDE
 from dataplane.agent.interfaces import Address, Namespace, NetworkError
 from dataplane.agent.interfaces import ip as _ip
@@ -53,6 +53,7 @@ __all__ = [
     "listing",
     "release_foreign",
     "remove_host",
+    "remove_rules",
     "set_platform",
     "sweep",
     "sweep_neighbours",

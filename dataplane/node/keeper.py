@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dataplane.agent.pods import leaving
 from dataplane.agent.pods.cluster import NAMESPACE, Cluster, ClusterError
 from dataplane.cni import build, chain
 from dataplane.node import requests
@@ -25,6 +26,8 @@ log = logging.getLogger("cytoplane.keeper")
 LOOK_SECONDS = 1.0
 #: How often the cluster is asked what it thinks of this node.
 CLUSTER_SECONDS = 15.0
+#: So long the agent may take to leave the node before it is given up; the hook waits for the keeper.
+AGENT_SECONDS = 60.0
 #: Of the file that says that all is well; a probe looks at its age.
 READY = "keeper.ready"
 
@@ -50,6 +53,8 @@ class Keeper:
         self._tainted: bool | None = None
         self._asked = self._leaving_asked = float("-inf")
         self._leaving = False
+        #: When the agent was asked, on the monotonic clock; 0: it wasn't.
+        self._left_since = 0.0
 
     @property
     def ready(self) -> Path:
@@ -97,20 +102,34 @@ class Keeper:
             self._leaving_asked = now
             # What isn't known changes nothing.
             with contextlib.suppress(ClusterError):
-                self._leaving = requests.leaving(self._cluster, self._pod)
+                self._leaving = leaving.announced(self._cluster, self._pod)
         return self._leaving
 
     def leave(self) -> None:
-        """Take out what was put in. Pods of cells that are still there keep what they have."""
+        """Take out what was put in, then ask the agent for the same; the hook waits for both. Pods of cells that
+        are still there keep what they have."""
         chain.remove(self._configurations)
         (self._binaries / build.NAME).unlink(missing_ok=True)
-        self.ready.unlink(missing_ok=True)
         self.taint(False)
+        if not self._left_since:
+            self._left_since = time.monotonic()
+            leaving.asked_file(self._config).touch()
+        if leaving.left_file(self._config).exists():
+            self.ready.unlink(missing_ok=True)
+        elif time.monotonic() - self._left_since > AGENT_SECONDS:
+            log.warning("the agent doesn't say that it has left this node")
+            self.ready.unlink(missing_ok=True)
+
+    def stay(self) -> None:
+        """What was said when an earlier installation went isn't about this one."""
+        for file in (leaving.asked_file(self._config), leaving.left_file(self._config)):
+            file.unlink(missing_ok=True)
 
     def round(self) -> None:
         if self.leaving():
             self.leave()
             return
+        self.stay()
         whole = self.look()
         self.taint(not whole)
         if whole:

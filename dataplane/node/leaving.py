@@ -8,7 +8,7 @@ import sys
 import time
 
 from dataplane.agent.pods.cluster import NAMESPACE, Cluster, ClusterError
-from dataplane.node.requests import LEAVING
+from dataplane.agent.pods.leaving import LEAVING
 from infra import config as installation
 
 log = logging.getLogger("cytoplane.leaving")
@@ -33,7 +33,7 @@ def announce(cluster: Cluster) -> None:
 
 
 def keeping(cluster: Cluster) -> list[str]:
-    """Nodes whose keeper still keeps the entry: it says so by being ready. Raises ``ClusterError``."""
+    """Nodes whose keeper isn't done: it says so by being ready. Raises ``ClusterError``."""
     selector = {"labelSelector": "app.kubernetes.io/component=node"}
     found = cluster._send("GET", f"/api/v1/namespaces/{NAMESPACE}/pods", params=selector) or {}
     return sorted(
@@ -57,7 +57,7 @@ def main() -> int:
             log.warning("%s", error)
         time.sleep(2)
     # A node that doesn't answer mustn't keep the chart here for ever; the README says what to do there.
-    log.error("the entry may still be in the chain of %s", ", ".join(left))
+    log.error("programs, or the entry in the chain, may still be on %s", ", ".join(left))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import os
 import subprocess
 import threading
 import time
@@ -22,6 +23,7 @@ from dataplane.agent.logs import Tail
 from dataplane.agent.pods import adapt
 from dataplane.agent.pods.admission import Admission
 from dataplane.agent.pods.cluster import Cluster, ClusterError, internal_addresses
+from dataplane.agent.pods.leaving import Leaving
 from dataplane.agent.pods.local import Local
 from dataplane.agent.pods.logs import PodTail, folder
 from dataplane.agent.pods.others import Others
@@ -74,6 +76,7 @@ class Kubernetes:
         self._node_problem, self._publish_problem = "this node's addresses aren't known yet", ""
         self.admission = Admission(config, self.cluster, self.local, self.others, self.publish)
         self._server = Server(config.run / "cni.sock", self.admission.answer)
+        self._leaving = Leaving(config, self.cluster, os.environ.get("POD_NAME", ""))
 
     @property
     def kernel(self) -> Kernel:
@@ -82,7 +85,11 @@ class Kubernetes:
 
     # Beginning.
     def prepare(self) -> None:
-        """Nothing waits for files here."""
+        """Nothing waits for files here; a node that the plane has left stays as it is."""
+        try:
+            self._leaving.resume()
+        except ClusterError as error:
+            log.warning("whether the plane leaves this node isn't known: %s", error)
 
     def begin(self, kernel: Kernel) -> None:
         """Pods that were are taken up before anybody can ask for a new one."""
@@ -315,6 +322,7 @@ class Kubernetes:
                     look_due = time.monotonic() + LOOK_SECONDS
                 self.publish()
                 self._publish_problem = ""
+                self._leaving.look(bool(self.local.pods()))
             except ClusterError as error:
                 self._publish_problem = f"where this node's pods are can't be published: {error}"
             except Exception as error:  # the next round must come

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dataplane.agent.pods.cluster import ClusterError
+from dataplane.agent.pods.leaving import CLEARED, asked_file, left_file
 from dataplane.cni import build
 from dataplane.node.keeper import Keeper
 from dataplane.node.requests import TAINT
@@ -158,7 +159,11 @@ def test_when_the_chart_goes_everything_is_as_it_was_and_stays_so(site: Site) ->
     site.keeper._leaving_asked = float("-inf")
     site.keeper.round()
     assert json.loads(site.file.read_text()) == PTP
-    assert not (site.binaries / build.NAME).exists() and not site.keeper.ready.exists()
+    assert not (site.binaries / build.NAME).exists()
+    assert asked_file(site.config).exists() and site.keeper.ready.exists(), "the hook waits for the agent too"
+    left_file(site.config).write_text(CLEARED)
+    site.keeper.round()
+    assert not site.keeper.ready.exists()
     # What said so goes with the agents; this one may outlive it for a moment.
     site.cluster.leaving = False
     site.keeper._leaving_asked = float("-inf")
@@ -167,9 +172,26 @@ def test_when_the_chart_goes_everything_is_as_it_was_and_stays_so(site: Site) ->
     assert site.cluster.taints == ["other"]
 
 
+def test_an_agent_that_says_nothing_doesnt_keep_the_chart(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.network()
+    site.keeper.round()
+    site.cluster.leaving = True
+    site.keeper._leaving_asked = float("-inf")
+    site.keeper.round()
+    assert site.keeper.ready.exists()
+    monkeypatch.setattr("dataplane.node.keeper.AGENT_SECONDS", -1.0)
+    site.keeper.round()
+    assert not site.keeper.ready.exists()
+
+
 def test_that_an_earlier_installation_went_isnt_about_this_one(site: Site) -> None:
     """What said so is swept away some time after; who took it for itself would stay out for ever."""
     site.network()
     site.cluster.leaving, site.cluster.of = True, "agents before"
+    asked_file(site.config).touch()
+    left_file(site.config).write_text(CLEARED)
     site.keeper.round()
+    assert not asked_file(site.config).exists() and not left_file(site.config).exists()
     assert site.chain[-1] == build.NAME and site.keeper.ready.exists()

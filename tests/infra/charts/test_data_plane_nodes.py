@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,14 @@ from typing import Any
 
 import pytest
 
+from dataplane.agent.pods.cluster import Cluster
+from dataplane.agent.pods.leaving import KEPT
+from dataplane.agent.pods.verify import LABEL
 from dataplane.drivers.kubernetes import helm
+from dataplane.node.leaving import announce
 from infra import config as installation
-from infra.cluster.images import load
+from infra.cluster.images import BUSYBOX, load
+from infra.config import Config
 from infra.images import __main__ as images
 from tests.cluster import LONGEST, TwoNodes, until
 from tests.infra.charts.test_data_plane import CHART
@@ -28,6 +34,13 @@ pytestmark = [
 ]
 PARTS = ("agent", "gateway", "resolver")
 _SECONDS = 120
+#: Prints the ids of programs at the root of the control groups.
+_HOOKS = """
+import os
+from bpf import loader, sys
+root = os.open(loader.cgroup_root(), os.O_RDONLY | os.O_DIRECTORY)
+print(*{one for kind in loader.HOOKS.values() for one in sys.attached(root, kind)})
+"""
 
 
 class Plane:
@@ -37,6 +50,7 @@ class Plane:
         # Another number than that of agents that other tests start on these nodes themselves.
         self.nodes, self.net = nodes, (nodes.cluster.number + 8) % 16
         self.before = {place: self.chain(place) for place in ("node1", "node2")}
+        self.hooks_before = {place: self.hooks(place) for place in self.before}
 
     def helm(self, *words: str) -> None:
         command = [
@@ -97,6 +111,35 @@ class Plane:
         identity = self.containers(place)[container]["containerID"].removeprefix("containerd://")
         listed = self.nodes.ran(place, "ctr", "-n", "k8s.io", "tasks", "ls").stdout
         return next(line.split()[1] for line in listed.splitlines() if line.startswith(identity))
+
+    def hooks(self, place: str) -> set[str]:
+        """Programs at the root of a node's control groups."""
+        done = self.nodes.ran(place, sys.executable, "-c", _HOOKS)
+        assert done.returncode == 0, done.stderr
+        return set(done.stdout.split())
+
+    def put(self, place: str) -> dict[str, list[str]]:
+        """What the agent has put on a node, by kind."""
+
+        def lines(*command: str) -> list[str]:
+            return self.nodes.ran(place, *command).stdout.splitlines()
+
+        name = f"cy{self.net}"
+        guard = lines("tc", "filter", "show", "dev", "eth0", "egress")
+        return {
+            "interfaces": [line for line in lines("ip", "-br", "link") if line.startswith(f"{name}v")],
+            "guard": [line for line in guard if f"{name}:" in line],
+            "namespaces": [line for line in lines("ls", "/run/netns") if line.startswith(f"{name}-")],
+            "hooks": sorted(self.hooks(place) - self.hooks_before[place]),
+            "pins": [line for line in lines("ls", "/sys/fs/bpf") if line == f"cytoplane-{self.net}"],
+            "rules": [
+                line for line in lines("nft", "list", "tables") if line.endswith(f"cytoplane_{self.net}")
+            ],
+        }
+
+    def left(self, place: str) -> str:
+        """What the agent says about leaving; "": nothing."""
+        return self.nodes.ran(place, "cat", "/var/lib/cytoplane/run/left").stdout
 
     def links(self, place: str) -> dict[str, int]:
         """The platform's interfaces of gateway and resolver on a node, and their numbers."""
@@ -178,9 +221,32 @@ def test_a_killed_agent_leaves_gateway_and_resolver_where_they_are(plane: Plane)
     assert (plane.process("node1", "gateway"), plane.process("node1", "resolver")) == (gateway, resolver)
 
 
-def test_when_the_chart_goes_the_chain_is_as_it_was(plane: Plane) -> None:
+def test_when_the_chart_goes_nothing_of_it_is_left_but_where_pods_of_cells_are(
+    plane: Plane, tmp_path: Path
+) -> None:
     """Last: the release is gone afterwards."""
+    there = plane.put("node1")
+    assert all(there.values()), "nothing could be left otherwise"
+    names = {
+        place: {name for name, found in plane.put(place).items() if found} for place in ("node1", "node2")
+    }
+    with plane.nodes.namespace() as namespace, plane.nodes.client() as client:
+        # Nobody's cell has it, so it gets no network; the cluster says that it is one's pod all the same.
+        pod = f"/api/v1/namespaces/{namespace}/pods"
+        container = {"name": "app", "image": BUSYBOX, "command": ["sleep", "1000"]}
+        spec = {"containers": [container], "nodeName": "node2", "terminationGracePeriodSeconds": 0}
+        made = {"metadata": {"name": "late", "labels": {LABEL: "r1"}}, "spec": spec}
+        client.create(pod, {"apiVersion": "v1", "kind": "Pod", **made})
+        (tmp_path / "agent").mkdir()
+        (tmp_path / "agent/kubeconfig").write_text(plane.nodes.text)
+        announce(Cluster(Config(home=tmp_path)))
+        until(lambda: not any(plane.put("node1").values()), 60, lambda: str(plane.put("node1")))
+        until(lambda: plane.left("node2") == KEPT, 60, "an agent doesn't say that it stays")
+        assert {name for name, found in plane.put("node2").items() if found} == names["node2"]
+        client.remove(f"{pod}/late")
+        until(lambda: not any(plane.put("node2").values()), 90, lambda: str(plane.put("node2")))
     plane.helm("uninstall", "plane", "--timeout", "3m")
     for place in ("node1", "node2"):
         assert plane.chain(place) == plane.before[place]
         assert "cytoplane" not in plane.nodes.ran(place, "ls", "/opt/cni/bin").stdout.split()
+        assert not any(plane.put(place).values()), "it isn't put back on the way"
