@@ -52,9 +52,9 @@ def acknowledge(node: Node, generation: int, errors: list[str]) -> None:
     """The node says that it has applied a generation; what waits for it goes on."""
     if node.plane_id is None or generation < 0 or generation > Plane.objects.get(pk=node.plane_id).generation:
         return  # it can't have applied what was never sent
-    if generation > node.acknowledged or node.acknowledged > generation + 10**6:
-        node.acknowledged = generation
-        node.save(update_fields=["acknowledged"])
+    # An agent says it from two threads, so what is said later may be what was applied earlier: the row decides.
+    known = {"acknowledged__gte": generation, "acknowledged__lte": generation + 10**6}
+    Node.objects.filter(pk=node.pk).exclude(**known).update(acknowledged=generation)
     from delivery.actions import generation_acknowledged
 
     generation_acknowledged(node.plane_id, generation)

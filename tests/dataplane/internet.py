@@ -101,7 +101,8 @@ def _serve(server: socket.socket, address: str, protocol: int) -> None:
                 continue
             client, _ = server.accept()
             threading.Thread(target=_echo, args=(client, address), daemon=True).start()
-    except OSError:
+    except (OSError, TypeError):
+        # Closed while it received: there is nobody to answer.
         return
 
 

@@ -27,10 +27,12 @@ from dataplane.agent.namespaces import run_in
 from dataplane.gateway.files import Gateway
 from dataplane.planes import enrolment
 from dataplane.planes.models import Node
-from delivery.models import Replica
+from delivery import machine
+from delivery.models import Deployment, Replica
 from infra import services, users
 from infra.config import Config
 from projects.models import Cell
+from tests import factories
 from tests.bpf import conftest as bpf
 from tests.dataplane import processes
 from tests.dataplane.agent.agents import REPOSITORY
@@ -66,6 +68,23 @@ class Plane:
     @property
     def gateway(self) -> Path:
         return network.path_of(self.config, "gateway")
+
+    def deploy(self, cell: Cell, text: str) -> None:
+        """A release that serves. The node reports meanwhile what it really is like, so a step may be too early."""
+        deployment = self.world.push(cell)
+        machine.advance(deployment.pk)
+        factories.built(deployment, text)
+
+        def live() -> bool:
+            machine.advance(deployment.pk)
+            deployment.refresh_from_db()
+            if deployment.release is not None:
+                factories.healthy(deployment)
+            state = factories.drained(deployment)
+            assert state != Deployment.State.FAILED, self.said()
+            return state == Deployment.State.LIVE
+
+        await_true(live, self, f"the release of {cell} isn't live")
 
     def await_networks(self) -> None:
         """Until every replica has a network of its own."""

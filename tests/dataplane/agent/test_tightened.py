@@ -54,7 +54,7 @@ def running(committed_world: World, queue: Queue) -> Iterator[Plane]:
     """Three projects whose replicas have networks, servers in them, and a worker."""
     with plane(committed_world) as made:
         for slug, text in (("store", STORE), ("shop", CONNECTED), ("other", OTHER)):
-            made.world.deploy(made.world.cell(made.world.project(slug)), text)
+            made.deploy(made.world.cell(made.world.project(slug)), text)
         made.await_networks()
         queue.clear()
         serve(made, cell("shop"), "cache")

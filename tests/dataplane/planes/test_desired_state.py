@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 
 from dataplane.desired import joined
-from dataplane.planes import polling, snapshots
+from dataplane.planes import actions, polling, snapshots
 from dataplane.planes.agents_asgi import application
 from dataplane.planes.models import Node, Plane, Snapshot, Unit
 from delivery import machine
@@ -253,6 +253,18 @@ def test_the_future_cant_be_acknowledged(bare: Bare) -> None:
     assert acknowledge(node, generation=newest, applied="yes") == 0
     assert acknowledge(node, generation=newest, applied=True) == newest
     assert acknowledge(node, generation=newest - 1, applied=True) == newest, "late words change nothing"
+
+
+def test_of_two_acknowledgements_at_once_the_further_one_counts(bare: Bare) -> None:
+    """An agent acknowledges from two threads, and each request has read its node before the other wrote."""
+    earlier, newest = snapshots.rebuild(bare.plane.pk), 7
+    Plane.objects.filter(pk=bare.plane.pk).update(generation=newest)
+    node = bare.agent().node
+    first, second = (Node.objects.get(pk=node.pk) for _ in range(2))
+    actions.acknowledge(first, newest, [])
+    actions.acknowledge(second, earlier, [])
+    node.refresh_from_db()
+    assert node.acknowledged == newest
 
 
 def test_acknowledging_wakes_the_deployments_that_wait_for_it(
