@@ -78,6 +78,21 @@ def _foreign(unit: bytes, name: str, indent: str) -> bytes | None:
     return _text(apart[name]).encode() if name in apart else None
 
 
+def _names(unit: bytes, indent: str) -> Iterator[str]:
+    """Names of a unit's parts."""
+    if not unit.startswith(_BEGIN):
+        whole = decode(unit)
+        yield from (name for name in (whole if indent else whole["boundary"]) if name != "boundary")
+        return
+    key = f'\n{indent}"'.encode()
+    start = unit.find(key, len(_BEGIN) - 1)
+    while start >= 0:
+        begin = start + len(key)
+        name = unit[begin : unit.index(b'"', begin)].decode()
+        yield _IDENTITIES if name == _SHARED else name
+        start = unit.find(key, begin)
+
+
 def identities(unit: bytes | None) -> dict[str, dict[str, Any]]:
     """Rules of the cell's identities of a unit."""
     raw = _line(unit, _IDENTITIES, "") if unit is not None else None
@@ -157,9 +172,7 @@ class Parts(Mapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         names: dict[str, None] = {}
         for unit in self._units.values():
-            whole = decode(unit)
-            names |= dict.fromkeys(whole if self._indent else whole["boundary"])
-        names.pop("boundary", None) if self._indent else None
+            names |= dict.fromkeys(_names(unit, self._indent))
         return iter(names)
 
     def __len__(self) -> int:

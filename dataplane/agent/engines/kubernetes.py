@@ -58,6 +58,8 @@ class Kubernetes:
         self._lock = threading.RLock()
         #: What was adapted last, at which count of moves, and the result.
         self._adapted: tuple[Any, int, dict[str, Any]] | None = None
+        #: The same document, read: most of what is adapted again has only moved.
+        self._read: tuple[Any, dict[str, Any]] = (None, {})
         self._probed: dict[str, list[adapt.Entry]] = {}
         #: Replica → figures that are asked for, of all nodes' replicas; pod's uid → its control group.
         self._measured: dict[str, frozenset[str]] = {}
@@ -165,21 +167,23 @@ class Kubernetes:
         # Read before what it counts is read: what moves in between is adapted to again.
         moves = self.admission.moves
         with self._lock:
-            known = self._adapted
+            known, (of, whole) = self._adapted, self._read
         if known is not None and known[0] is document and known[1] == moves:
             return known[2]
+        if of is not document:
+            whole = adapt.read(document)
         said = [self.said(), *self.others.said()]
         own = (self.config.workloads4, self.config.services4, self.config.workloads6, self.config.services6)
-        placements = believed(said, document["endpoints"], self.config.cluster_ranges, own, self.config.node)
-        found = adapt.adapt(document, placements, self._floor(said))
+        placements = believed(said, whole["endpoints"], self.config.cluster_ranges, own, self.config.node)
+        found = adapt.adapt(whole, placements, self._floor(said))
         nodes = {each.node: each.addresses for each in said}
         found = between.joined(found, self.config.node, nodes, _text_of(self.config.agent_dir / "ca.crt"))
         with self._lock:
-            self._adapted = (document, moves, found)
-            self._probed = adapt.probes(document["endpoints"])
+            self._adapted, self._read = (document, moves, found), (document, whole)
+            self._probed = adapt.probes(whole["endpoints"])
             self._measured = {
                 endpoint["id"]: frozenset(what)
-                for endpoint in document["endpoints"]
+                for endpoint in whole["endpoints"]
                 if (what := endpoint.get("measure"))
             }
         return found

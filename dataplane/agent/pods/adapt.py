@@ -29,6 +29,7 @@ def adapt(
 ) -> dict[str, Any]:
     """The document with each replica's own addresses; what has none yet is left out of everything that
     leads somewhere. ``floor``: networks of the cluster, with reasons, closed besides what is closed already.
+    Where it is adapted again and again, hand in what ``read`` gives.
 
     New is ``placements``: replica → the node it is on, of those that are placed.
     """
@@ -51,6 +52,11 @@ def adapt(
             },
         },
     }
+
+
+def read(document: Mapping[str, Any]) -> dict[str, Any]:
+    """All of a document at once: as it is kept, each look at a part of it reads that part anew."""
+    return {**document, "boundary": {**document["boundary"]}}
 
 
 def _endpoint(entry: dict[str, Any], placements: Mapping[str, Placement]) -> dict[str, Any]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from infra.config import V4, V6
 
+#: So many addresses aren't looked at again each time that anything moves.
+_ADDRESSES = 1 << 14
 REPLICA = re.compile(r"r[1-9][0-9]{0,18}", re.ASCII)
 
 
@@ -120,14 +123,14 @@ def believed(
     none: whoever says so can't be told from whom it wrongs.
     """
     places = {endpoint["id"]: endpoint.get("pod", {}).get("namespace") for endpoint in endpoints}
-    everything = list(said)
+    everything, credible = list(said), _credible(tuple(pods), tuple(closed))
     nodes = {address for each in everything for address in each.addresses}
     found: dict[str, Placement] = {}
     for each in everything:
         for replica, pod in each.pods.items():
             if places.get(replica) != pod.namespace:
                 continue
-            if not all(_credible(address, nodes, pods, closed) for address in pod.addresses):
+            if not all(address not in nodes and credible(address) for address in pod.addresses):
                 continue
             known = found.get(replica)
             if known is None or (pod.since, pod.uid) > (known.since, known.uid):
@@ -147,11 +150,18 @@ def believed(
     }
 
 
-def _credible(text: str, nodes: set[str], pods: Sequence[V4 | V6], closed: Sequence[V4 | V6]) -> bool:
-    address = ipaddress.ip_address(text)
-    if text in nodes or address.is_loopback or address.is_link_local or address.is_multicast:
-        return False
-    if any(address in each for each in closed if each.version == address.version):
-        return False
-    ranges = [each for each in pods if each.version == address.version]
-    return not ranges or any(address in each for each in ranges)
+@lru_cache(maxsize=4)
+def _credible(pods: tuple[V4 | V6, ...], closed: tuple[V4 | V6, ...]) -> Callable[[str], bool]:
+    """Whether an address may be a pod's, for each address."""
+
+    @lru_cache(maxsize=_ADDRESSES)
+    def credible(text: str) -> bool:
+        address = ipaddress.ip_address(text)
+        if address.is_loopback or address.is_link_local or address.is_multicast:
+            return False
+        if any(address in each for each in closed if each.version == address.version):
+            return False
+        ranges = [each for each in pods if each.version == address.version]
+        return not ranges or any(address in each for each in ranges)
+
+    return credible

@@ -12,7 +12,8 @@ import pytest
 
 from bpf.tables import ALLOW, INGRESS
 from dataplane import addresses
-from dataplane.agent.pods.adapt import adapt, adapted_rules, probes
+from dataplane.agent import parts
+from dataplane.agent.pods.adapt import adapt, adapted_rules, probes, read
 from dataplane.agent.pods.others import Others
 from dataplane.agent.pods.placements import Placement, Said, believed
 from dataplane.gateway.files import _serving
@@ -129,6 +130,19 @@ def test_what_was_given_stays_as_it_was() -> None:
     adapt(given, PLACED, [("10.112.128.0/17", "FLOOR")])
     assert given == before
     assert json.loads(json.dumps(adapt(given, PLACED))) == adapt(given, PLACED)
+
+
+def test_what_was_read_once_is_adapted_again_and_again_like_the_document_itself() -> None:
+    """As an agent keeps it: units of JSON, of which each look at a part reads that part."""
+    given = document()
+    unit = {"endpoints": given["endpoints"], "boundary": given["boundary"]}
+    kept = parts.Document(1, 3, {"0": parts.encode(unit)})
+    whole = read(kept)
+    assert whole["endpoints"] is whole["endpoints"]
+    for there in (PLACED, {}, {"r2": PLACED["r2"]}, PLACED):
+        found = json.loads(json.dumps(adapt(whole, there), default=dict))
+        assert found == json.loads(json.dumps(adapt(kept, there), default=dict))
+        assert found["boundary"]["services"] == adapt(given, there)["boundary"]["services"]
 
 
 def test_the_clusters_own_networks_are_closed_besides_what_is_closed_already() -> None:
