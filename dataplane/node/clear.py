@@ -40,24 +40,28 @@ def say(config: Config, problem: str) -> None:
     write_private(file, json.dumps({"healthy": False, "problems": [problem]}).encode())
 
 
-def step(config: Config) -> None:
-    """One attempt, whose failure is said and tried again later."""
+def step(config: Config, done: bool) -> bool:
+    """One round; whether the node is clear. What failed is said and tried again. What is done isn't done again:
+    the next plane's agent may be at work here before this container ends."""
     try:
-        clear(config)
-        leaving.left_file(config).write_text(leaving.CLEARED)
-        say(config, "the plane has left this node")
+        if not done:
+            clear(config)
+            leaving.left_file(config).write_text(leaving.CLEARED)
     except (OSError, loader.LoadError, LayoutError, subprocess.CalledProcessError) as error:
         log.warning("the node can't be cleared yet: %s", error)
         say(config, f"the plane leaves this node, and something of it can't be taken away yet: {error}")
+        return False
+    say(config, "the plane has left this node")
+    return True
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # As the first process of a container it would otherwise be asked in vain.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    config = installation.load()
+    config, done = installation.load(), False
     while True:
-        step(config)
+        done = step(config, done)
         time.sleep(_AGAIN_SECONDS)
 
 
