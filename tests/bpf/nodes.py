@@ -20,6 +20,7 @@ from dataplane.agent import foreign, host, network
 from dataplane.agent.namespaces import run_in, write_sysctls
 from infra.config import Config
 from tests.bpf.laboratory import ICMP, ICMPV6, TCP, UDP, Member
+from tests.links import await_up
 
 T = TypeVar("T")
 _ROUTER = {
@@ -85,6 +86,8 @@ class Node:
                 f"addr add {WAY4}{number}/24 dev way",
                 f"addr add {WAY6}{number}/64 dev way",
             )
+        for place in (self.here, self.far):
+            await_up("way", place.name)
         self.far.ip(
             f"addr add {FAR4}5/32 dev lo",
             f"addr add {FAR6}5/128 dev lo",
@@ -136,6 +139,8 @@ class Node:
         else:
             self.here.ip(f"link set {outside} master cni0")
         self.here.ip(f"link set {outside} up")
+        await_up(outside, self.here.name)
+        await_up("eth0", pod.name)
         if ptp:
             self.here.ip(f"route add {v4} dev {outside}", f"route add {v6} dev {outside}")
         pod.ip(f"route add default via {PODS4}1", f"route add default via {PODS6}1")

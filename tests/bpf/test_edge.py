@@ -18,6 +18,7 @@ from dataplane.agent.namespaces import run_in
 from infra.config import Config
 from tests.bpf import packets as p
 from tests.bpf.conftest import NET
+from tests.links import await_up
 
 pytestmark = pytest.mark.root
 DROP, PASS = 1, 2
@@ -185,6 +186,8 @@ def wire() -> Iterator[Path]:
         f"ip -n {THEIRS} link set eth0 up",
     ):
         subprocess.run(command.split(), check=True, capture_output=True)
+    await_up(OURS)
+    await_up("eth0", THEIRS)
     yield Path("/run/netns") / THEIRS
     remove()
 

@@ -13,6 +13,7 @@ from bpf import layout
 from bpf.tables import ALLOW, AUDIT, DENY, EGRESS, INGRESS, External, Policy, Tables
 from dataplane.agent.namespaces import run_in
 from tests.bpf.laboratory import TCP, UDP, Laboratory
+from tests.links import await_up
 
 pytestmark = pytest.mark.root
 #: Of the documentation's networks: nobody else's.
@@ -46,6 +47,8 @@ def outside(two: Laboratory) -> Iterator[str]:
     try:
         for command in commands:
             subprocess.run(command.split(), check=True)
+        await_up(near)
+        await_up(far, name)
         server = run_in(two.members["a"].namespace.path.with_name(name), _listener)
         yield OUTSIDE
         server.close()

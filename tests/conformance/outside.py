@@ -10,6 +10,7 @@ from dataplane.agent import host
 from dataplane.agent.namespaces import run_in
 from infra.config import Config
 from tests.conformance.world import FLOORED, NODE, OUTSIDE, OUTSIDE_PORTS
+from tests.links import await_up
 
 
 class Outside:
@@ -43,6 +44,8 @@ class Outside:
         ]
         _ip(*inside, namespace=self.name)
         _ip(*(f"route add {address} dev {self._link}" for address in (*OUTSIDE, *FLOORED)))
+        await_up(self._link)
+        await_up("eth0", self.name)
         host.ensure_host(config)
         # One for each address: an answer to a datagram comes from where it went.
         everything = [*OUTSIDE, *FLOORED]

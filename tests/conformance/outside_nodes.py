@@ -9,6 +9,7 @@ from dataplane.agent.namespaces import run_in
 from infra.cluster.settings import NODES, Cluster
 from tests.conformance.outside import serve_all
 from tests.conformance.world import FLOORED, NODE, OUTSIDE
+from tests.links import await_up
 
 #: On a node. Not of the form of the platform's own interfaces: it is an uplink to them.
 _LINK = "uplink"
@@ -58,6 +59,8 @@ class OutsideNodes:
         lines += [f"route add {network} via {v4} dev {link} onlink" for network in self._pods(node, 4)]
         lines += [f"route add {network} via {_NEAR} dev {link}" for network in self._pods(node, 6)]
         _ip(self.name, *lines)
+        await_up(_LINK, place)
+        await_up(link, self.name)
         # A neighbour of IPv6 answers for what its interface has, and the addresses are on another one.
         far = (f"{address} via {_FAR}" if ":" in address else address for address in (*OUTSIDE, *FLOORED))
         _ip(place, *(f"route add {way} dev {_LINK}" for way in far))

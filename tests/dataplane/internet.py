@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dataplane.agent.namespaces import run_in
+from tests.links import await_up
 
 
 def servers4(net: int) -> list[str]:
@@ -60,6 +61,8 @@ class Internet:
                 namespace=self.name,
             )
             _ip("route", "add", whole, "dev", self._link)
+        await_up(self._link)
+        await_up("eth0", self.name)
         # Back only to what the node masquerades as.
         _ip("route", "add", f"{self.near4}/32", "dev", "eth0", namespace=self.name)
         _ip("route", "add", f"{self.near6}/128", "dev", "eth0", namespace=self.name)

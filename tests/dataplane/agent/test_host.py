@@ -17,6 +17,7 @@ from dataplane.agent import host
 from dataplane.agent.namespaces import run_in
 from infra.config import Config
 from tests.bpf.laboratory import TCP, UDP, Laboratory
+from tests.links import await_up
 
 pytestmark = pytest.mark.root
 _INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
@@ -40,6 +41,8 @@ def outside(laboratory: Laboratory) -> Iterator[Path]:
     try:
         for command in commands:
             subprocess.run(command.split(), check=True)
+        await_up(link)
+        await_up("eth0", name)
         yield Path("/run/netns") / name
     finally:
         subprocess.run(["ip", "link", "delete", link], check=False, capture_output=True)
