@@ -179,13 +179,15 @@ class Kubernetes:
         nodes = {each.node: each.addresses for each in said}
         found = between.joined(found, self.config.node, nodes, _text_of(self.config.agent_dir / "ca.crt"))
         with self._lock:
-            self._adapted, self._read = (document, moves, found), (document, whole)
-            self._probed = adapt.probes(whole["endpoints"])
-            self._measured = {
-                endpoint["id"]: frozenset(what)
-                for endpoint in whole["endpoints"]
-                if (what := endpoint.get("measure"))
-            }
+            self._adapted = (document, moves, found)
+            if of is not document:
+                self._read = (document, whole)
+                self._probed = adapt.probes(whole["endpoints"])
+                self._measured = {
+                    endpoint["id"]: frozenset(what)
+                    for endpoint in whole["endpoints"]
+                    if (what := endpoint.get("measure"))
+                }
         return found
 
     def rules(self, rules: Rules | None) -> Rules | None:
