@@ -5,21 +5,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 
-SECONDS = 20.0
+from tests.dataplane import processes
 
 
 def await_up(link: str, namespace: str = "") -> None:
     """Wait until an interface carries packets; fails if it doesn't."""
     place = ["-n", namespace] if namespace else []
-    end = time.monotonic() + SECONDS
-    while True:
-        shown = subprocess.run(
-            ["ip", *place, "-j", "link", "show", "dev", link], capture_output=True, text=True, check=True
-        )
-        (found,) = json.loads(shown.stdout)
-        if found["operstate"] == "UP":
-            return
-        assert time.monotonic() < end, f"{link} is {found['operstate']}"
-        time.sleep(0.02)
+    command = ["ip", *place, "-j", "link", "show", "dev", link]
+
+    def carries() -> bool:
+        shown = subprocess.run(command, capture_output=True, text=True, check=True)
+        return json.loads(shown.stdout)[0]["operstate"] == "UP"
+
+    processes.await_true(carries, f"{link} carries nothing")

@@ -100,12 +100,13 @@ def _serve(server: socket.socket, address: str, protocol: int) -> None:
         while True:
             if protocol == socket.SOCK_DGRAM:
                 _, peer = server.recvfrom(2048)
+                if peer is None:
+                    return  # Closed while it received: there is nobody to answer.
                 server.sendto(address.encode(), peer)
                 continue
             client, _ = server.accept()
             threading.Thread(target=_echo, args=(client, address), daemon=True).start()
-    except (OSError, TypeError):
-        # Closed while it received: there is nobody to answer.
+    except OSError:
         return
 
 

@@ -71,10 +71,12 @@ def test_a_node_without_pods_is_left(site: Site) -> None:
         site.leaving.look(False)
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_node_with_pods_is_kept_until_they_are_gone(site: Site, known: bool) -> None:
-    """Also with one that the cluster alone knows of."""
-    site.cluster.pods = [{}]
+@pytest.mark.parametrize(("known", "pods"), [(True, []), (False, [{}])], ids=["agent", "cluster"])
+def test_a_node_with_pods_is_kept_until_they_are_gone(
+    site: Site, known: bool, pods: list[dict[str, Any]]
+) -> None:
+    """Whoever knows of one, the agent or the cluster alone."""
+    site.cluster.pods = pods
     site.leaving.look(known)
     assert site.said == KEPT
     site.cluster.pods = []
